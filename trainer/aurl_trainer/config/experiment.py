@@ -1,0 +1,116 @@
+"""The whole experiment: one model that holds every room's configuration, and its presets.
+
+`load_config("high_quality.yaml")` reads a preset by name or a file by path; `resolve` merges overrides into
+a preset. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from aurl_trainer.config.base import Config
+from aurl_trainer.config.checkpoint import CheckpointConfig
+from aurl_trainer.config.data import DataConfig
+from aurl_trainer.config.document import Document
+from aurl_trainer.config.engine import EngineConfig
+from aurl_trainer.config.losses import LossConfig
+from aurl_trainer.config.model import ModelConfig
+from aurl_trainer.config.monitor import MonitorConfig, SamplesConfig
+from aurl_trainer.errors import ConfigError
+
+
+class Experiment(Config):
+    """Everything that decides a result, and nothing about the machines it runs on."""
+
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    """Of everything random: order, initial weights, dropout, augmentation, sampling."""
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    engine: EngineConfig = EngineConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    samples: SamplesConfig = SamplesConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with its first start: all but places, intervals and looks.
+
+        A run may be continued with another `checkpoint`, `monitor`, `samples`, `data.cache`,
+        `data.workers`, `engine.threads` or `engine.device`, and with nothing else changed.
+        """
+        raw = self.model_dump(mode="json", exclude={"checkpoint", "monitor", "samples"})
+        for part, name in (
+            ("data", "cache"),
+            ("data", "workers"),
+            ("engine", "threads"),
+            ("engine", "device"),
+        ):
+            raw[part].pop(name)
+        return raw
+
+    def fingerprint(self) -> str:
+        """SHA-256 over `identity()`, hexadecimal."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with Aurl."""
+    folder = resources.files("aurl_trainer.config") / "presets"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def preset_document(name: str) -> Document:
+    """The preset's YAML. Raises ConfigError if there is none of this name."""
+    bare = name.removesuffix(".yaml")
+    if bare not in presets():
+        raise ConfigError([f"no preset named {bare!r}; there are: {', '.join(presets())}"])
+    text = (resources.files("aurl_trainer.config") / "presets" / f"{bare}.yaml").read_text()
+    return Document.parse(text, f"preset {bare}")
+
+
+def load_config(name_or_path: str | Path) -> Experiment:
+    """The experiment in a file, or a preset by its name (with or without `.yaml`).
+
+    Raises ConfigError with file, line and field of each problem.
+    """
+    path = Path(name_or_path)
+    document = Document.read(path) if path.is_file() else preset_document(str(name_or_path))
+    return document.validate(Experiment)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on it, mapping by mapping; lists and scalars are replaced.
+
+    `source` of the data is replaced whole: another source shares nothing with the preset's.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict) and key != "source"
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def resolve(training: dict[str, Any]) -> dict[str, Any]:
+    """The plain experiment of a job's `training`: `{preset, overrides}` merged, or an experiment as it is.
+
+    Not validated yet: validate the result as Experiment. Raises ConfigError for an unknown preset or other
+    keys beside `preset` and `overrides`.
+    """
+    if "preset" not in training:
+        return training
+    others = sorted(set(training) - {"preset", "overrides"})
+    if others:
+        raise ConfigError([f"{', '.join(others)}: beside preset there is only overrides; move it there"])
+    overrides = training.get("overrides") or {}
+    if not isinstance(overrides, dict):
+        raise ConfigError(["overrides: expected a mapping"])
+    raw = preset_document(str(training["preset"])).value
+    assert isinstance(raw, dict)
+    return merge(raw, overrides)

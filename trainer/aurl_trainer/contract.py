@@ -1,0 +1,280 @@
+"""What operator and trainer share: environment names, exit codes, and the records they exchange.
+
+Here: names and plain records with their JSON form, versioned by `VERSION`. Not here: any behaviour; who
+acts on a record (the operator's core, the agent, the training loop) lives in its own room.
+Standard library only: the agent is one file that runs in images that have nothing of ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, Self
+
+VERSION = 1
+"""Version of every record here. A reader accepts its own version and older ones."""
+
+TERMINATION_BYTES = 4096
+"""What the kubelet keeps of a termination message, bytes."""
+
+TRACEBACK_BYTES = 2048
+"""What a record keeps of a traceback: its end, where the error is, bytes."""
+
+
+class Env(StrEnum):
+    """Environment variables a node gets from whoever launched it."""
+
+    JOB = "AURL_JOB"
+    """Name of the job."""
+    RUN_ID = "AURL_RUN_ID"
+    """Identity of the run: the job object's UID, or the local run's id."""
+    NODE = "AURL_NODE"
+    """Name of this node without its attempt, as in `worker-1`."""
+    NODE_UID = "AURL_NODE_UID"
+    """Identity of this very pod or agent process; a replacement has another one."""
+    NODE_INDEX = "AURL_NODE_INDEX"
+    ATTEMPT = "AURL_ATTEMPT"
+    """How many nodes of this index ended before this one."""
+    STORE = "AURL_STORE"
+    """`host:port` of the store for rendezvous and beats; absent when the agent hosts its own."""
+    EXPERIMENT = "AURL_EXPERIMENT"
+    """The experiment as JSON: the job's `training` with presets resolved and `checkpoint` merged in."""
+    RUN_DIR = "AURL_RUN_DIR"
+    """Directory for records of this node's ranks; on one machine all nodes share it."""
+    TERMINATION_LOG = "AURL_TERMINATION_LOG"
+    """File that takes the termination record."""
+    PROGRESS_PORT = "AURL_PROGRESS_PORT"
+    """Port on which the node's local rank 0 answers `GET /progress`; absent: not served."""
+    GRACE_SECONDS = "AURL_GRACE_SECONDS"
+    """Seconds between SIGTERM and SIGKILL."""
+    HANG_LIMITS = "AURL_HANG_LIMITS"
+    """JSON object: seconds without progress by phase, as in `{"step": 300, "evaluate": 1800}`."""
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `aurl`, of agents and of ranks. docs/exit-codes.md is written from these lines."""
+
+    OK = 0
+    """Done. A rank may say so only at the end of the last step."""
+    CRASH = 1
+    """An unexpected error; with `aurl`, one of ours: please report it."""
+    USAGE = 2
+    """The command line was wrong."""
+    INVALID_JOB = 3
+    """The job or the experiment is not valid: the message names file, line and field."""
+    DATA = 4
+    """The training data cannot be used: nothing readable, or nothing left after the split."""
+    CHECKPOINT = 5
+    """The checkpoint location cannot be used, or no checkpoint there fits."""
+    REFUSED = 6
+    """Would harm something that exists, such as a run directory of another config."""
+    MISSING = 7
+    """A program, a package or a file that is needed is not there."""
+    RUN_FAILED = 8
+    """The run ended Failed: its status says why."""
+    NOT_FINISHED = 9
+    """The run was interrupted, saved, and can be continued by the same command."""
+    NO_CAPACITY = 10
+    """The world did not reach `nodes.min` in time."""
+    REJOIN = 81
+    """A rank leaves because the world changes: start it again in the next generation, charge nothing."""
+    PREEMPTED = 82
+    """Left after a preemption notice."""
+    HANG = 83
+    """This node's rank did not arrive within its phase's limit."""
+    OUT_OF_MEMORY = 84
+    """The kernel's or the device's memory was exhausted on this node."""
+    STORE_LOST = 85
+    """The store for rendezvous and beats cannot be reached any more."""
+    FINAL = 86
+    """An error that trying again cannot mend; the termination record says which."""
+    INTERRUPTED = 130
+    """Stopped at once by a second Ctrl-C."""
+
+
+class Cause(StrEnum):
+    """Why a node or a rank ended. The operator's recovery rules are keyed by these."""
+
+    SUCCEEDED = "succeeded"
+    PREEMPTED = "preempted"
+    NODE_LOST = "node-lost"
+    OUT_OF_MEMORY = "out-of-memory"
+    CRASH = "crash"
+    FINAL_ERROR = "final-error"
+    HANG = "hang"
+    STORE_LOST = "store-lost"
+    DELETED = "deleted"
+    """Deleted by somebody else, or gone unseen."""
+    STOPPED = "stopped"
+    """Stopped by us: scaled down, suspended, cleaned up."""
+
+
+class Phase(StrEnum):
+    """What a rank is doing: each has its own limit before it counts as a hang."""
+
+    START = "start"
+    COMPILE = "compile"
+    LOAD = "load"
+    STEP = "step"
+    SYNC = "sync"
+    """Waiting for the others in the step's last reduction: a hung rank is one that is not here."""
+    EVALUATE = "evaluate"
+    SAVE = "save"
+    END = "end"
+
+
+DEFAULT_HANG_LIMITS: dict[Phase, float] = {
+    Phase.START: 600.0,
+    Phase.COMPILE: 1800.0,
+    Phase.LOAD: 1800.0,
+    Phase.STEP: 300.0,
+    Phase.SYNC: 300.0,
+    Phase.EVALUATE: 1800.0,
+    Phase.SAVE: 1800.0,
+    Phase.END: 600.0,
+}
+"""Seconds in one phase without a new step before a rank counts as hung."""
+
+
+class RecordError(ValueError):
+    """A record is not what its kind requires; the message says which field."""
+
+
+class _Record:
+    """JSON form of the frozen dataclasses below: flat, versioned, unknown fields ignored on reading."""
+
+    def to_json(self) -> str:
+        """One line of JSON with `v`, without fields that are None."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return json.dumps({"v": VERSION, **{k: v for k, v in values.items() if v is not None}})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The record in `text`. Raises RecordError for anything that is not one."""
+        try:
+            raw: Any = json.loads(text)
+        except ValueError as error:
+            raise RecordError(f"{cls.__name__}: not JSON: {error}") from None
+        if not isinstance(raw, dict):
+            raise RecordError(f"{cls.__name__}: expected an object, found {type(raw).__name__}")
+        if not isinstance(raw.get("v"), int) or raw["v"] > VERSION:
+            raise RecordError(f"{cls.__name__}: version {raw.get('v')!r} is not one this Aurl reads")
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        try:
+            return cls(**{k: v for k, v in raw.items() if k in known})
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"{cls.__name__}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Termination(_Record):
+    """Why an agent ended: written to the termination log, at most `TERMINATION_BYTES`.
+
+    `rank` is the first failing rank (None: the agent itself); `at` is seconds since the epoch.
+    """
+
+    cause: str
+    message: str
+    exit_code: int
+    at: float
+    rank: int | None = None
+    step: int | None = None
+    traceback: str | None = None
+
+    def __post_init__(self) -> None:
+        Cause(self.cause)
+        if self.traceback is not None:
+            kept = self.traceback.encode()[-TRACEBACK_BYTES:].decode(errors="ignore")
+            object.__setattr__(self, "traceback", kept)
+        object.__setattr__(self, "message", self.message[:600])
+
+
+@dataclass(frozen=True)
+class Progress(_Record):
+    """What `GET /progress` of a node answers. Only the one with `rank` 0 counts.
+
+    `step` counts finished optimizer steps. `productive_seconds` is the time of the steps that are in the
+    result: it is saved with the checkpoint, so steps done twice count once. Seconds throughout.
+    """
+
+    rank: int
+    world: int
+    generation: int
+    phase: str
+    step: int
+    total_steps: int
+    at: float
+    loss: float | None = None
+    val_loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    productive_seconds: float = 0.0
+    resumed_from: int | None = None
+    last_durable_step: int | None = None
+    music: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        Phase(self.phase)
+
+
+@dataclass(frozen=True)
+class RankFailure(_Record):
+    """What a failing rank leaves for its agent in the file that TORCHELASTIC_ERROR_FILE + '.aurl' names."""
+
+    cause: str
+    message: str
+    traceback: str
+    at: float
+    rank: int
+    step: int | None = None
+
+    def __post_init__(self) -> None:
+        Cause(self.cause)
+
+
+@dataclass(frozen=True)
+class LedgerEntry(_Record):
+    """One line of the ledger: something that happened to a run, written once by the operator's core.
+
+    `kind` is "incident", "generation" (a world formed or resumed), "node" (a node started or ended), or
+    "phase" (the job's phase changed). `at` is seconds since the epoch. An incident gets a second entry of
+    kind "recovered" with the same `id` when the first new step after it is seen; `lost_seconds` is the time
+    from the loss to that step plus the time of the steps done again.
+    """
+
+    kind: str
+    at: float
+    id: str
+    cause: str | None = None
+    nodes: list[str] = field(default_factory=list)
+    uids: list[str] = field(default_factory=list)
+    message: str = ""
+    step: int | None = None
+    lost_seconds: float | None = None
+    recovery_seconds: float | None = None
+    steps_redone: int | None = None
+    traceback: str | None = None
+    phase: str | None = None
+    world: int | None = None
+    generation: int | None = None
+
+
+class RunFile(StrEnum):
+    """What lies where in a local run's directory."""
+
+    JOB = "job.yaml"
+    """The job as it runs: defaults filled in, overrides applied."""
+    STATE = "state.json"
+    """The operator's memory of the run: what a cluster keeps in the object's status."""
+    LEDGER = "ledger.jsonl"
+    LOGS = "logs"
+    """One file per process."""
+    RECORDS = "records"
+    """What ranks wrote: steps, evaluations, sample ids; one file per generation and rank."""
+    CHECKPOINTS = "checkpoints"
+    SAMPLES = "samples"
+    REPORT = "report.html"

@@ -1,0 +1,76 @@
+"""The trainer's one exception tree. Each error knows its exit code; its text is for people.
+
+    AurlTrainerError
+    ├── ConfigError         the experiment is not valid (file, line, field)
+    ├── DataError           the music cannot be used
+    ├── CheckpointError     a checkpoint or its location cannot be used
+    │   ├── DamagedError    an object is not what its manifest says
+    │   └── FencedError     a later generation has taken over: this one may not write
+    ├── RefusedError        would harm something that exists
+    ├── MissingError        a program, package or file is not there
+    └── LeaveError          a rank ends on purpose (preempted, rejoin, hang)
+
+Not here: torch's and fsspec's own errors; rooms turn those into one of these where the cause is known.
+"""
+
+from __future__ import annotations
+
+from aurl_trainer.contract import ExitCode
+
+
+class AurlTrainerError(Exception):
+    """Root of all errors that the trainer raises on purpose."""
+
+    exit_code: ExitCode = ExitCode.CRASH
+
+
+class ConfigError(AurlTrainerError):
+    """The experiment is not valid. `problems` holds one line each: file, line, field, what to do."""
+
+    exit_code = ExitCode.INVALID_JOB
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DataError(AurlTrainerError):
+    """The music cannot be used."""
+
+    exit_code = ExitCode.DATA
+
+
+class CheckpointError(AurlTrainerError):
+    """A checkpoint or its location cannot be used."""
+
+    exit_code = ExitCode.CHECKPOINT
+
+
+class DamagedError(CheckpointError):
+    """An object is not what its manifest says. The message names the item."""
+
+
+class FencedError(CheckpointError):
+    """A later generation has taken over this run: this one may not write any more."""
+
+    exit_code = ExitCode.REJOIN
+
+
+class RefusedError(AurlTrainerError):
+    """Would harm something that exists."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class MissingError(AurlTrainerError):
+    """A program, package or file is not there. The message says how to get it."""
+
+    exit_code = ExitCode.MISSING
+
+
+class LeaveError(AurlTrainerError):
+    """A rank ends on purpose with `exit_code`, which its agent understands."""
+
+    def __init__(self, exit_code: ExitCode, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
