@@ -1,0 +1,34 @@
+# syntax=docker/dockerfile:1
+# Two images: `operator` (no torch) and `trainer`.
+#   docker build --target trainer -t aurl-trainer .
+#   docker build --target trainer --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu -t aurl-trainer .
+# Wheels that lie on your disk:  --build-context wheels=/some/folder
+FROM scratch AS wheels
+
+FROM python:3.11-slim-bookworm AS base
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+RUN useradd --uid 10001 --user-group --home-dir /home/aurl --create-home aurl
+WORKDIR /src
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+
+FROM base AS operator
+COPY operator operator
+COPY trainer trainer
+RUN pip install -c constraints.txt '.[operator]' && rm -rf /src/*
+USER 10001:10001
+WORKDIR /home/aurl
+ENTRYPOINT ["aurl"]
+
+FROM base AS trainer
+ARG TORCH_INDEX=
+RUN --mount=from=wheels,target=/wheels \
+    pip install -c constraints.txt --find-links /wheels ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch
+COPY operator operator
+COPY trainer trainer
+RUN --mount=from=wheels,target=/wheels \
+    pip install -c constraints.txt --find-links /wheels '.[operator,trainer]' && rm -rf /src/*
+USER 10001:10001
+WORKDIR /home/aurl
+# Caches of music21, MidiTok and prepared data go to a volume: the root file system is read-only.
+ENV XDG_CACHE_HOME=/tmp/cache HOME=/tmp/home OMP_NUM_THREADS=1
+ENTRYPOINT ["python", "-m", "aurl_trainer"]
