@@ -1,0 +1,245 @@
+"""Records: what the ranks of a run write down while it runs, one JSON object a line.
+
+Here: the kinds of records, their writer, and their reader. Not here: what they mean together (which steps
+survived, what was lost); that is `report/`. Standard library only.
+
+A rank writes to its own file, `records/gen-<generation>-rank-<rank>.jsonl`, so that nothing is locked and no
+two generations ever share a file. Each line is one `write(2)`: a rank killed at any instant leaves whole
+lines and at most one torn one, which the reader skips.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A rank begins a generation. `checkpoint` names what it resumed from, `resumed_from` its step."""
+
+    generation: int
+    rank: int
+    world: int
+    node: str
+    total_steps: int
+    resumed_from: int | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimizer step, written by rank 0 when it is finished; the first step of a run is 1.
+
+    `loss` is nats per token over the global batch, `tokens` the number of its targets, `seconds` the wall
+    time since the step before, `grad_norm` the norm before clipping.
+    """
+
+    step: int
+    loss: float | None
+    lr: float
+    tokens: int
+    seconds: float
+    grad_norm: float | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A validation after `step`: `val_loss` is nats per token over `tokens` targets."""
+
+    step: int
+    val_loss: float | None
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Save:
+    """A checkpoint after `step`, or with `ok` false an attempt that failed; `message` says why."""
+
+    step: int
+    seconds: float
+    bytes: int
+    ok: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Music sampled after `step`; `files` are relative to the run directory."""
+
+    step: int
+    files: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Sample ids that this rank used in `step`, in order; each rank writes its own."""
+
+    step: int
+    ids: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Nats per token over the validation targets: of the model at the end, and of models that only count."""
+
+    unigram: float
+    markov2: float
+    val_loss: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """A rank leaves a generation on its own feet; a killed one writes none."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What the run ran on: names and versions, as in `{"torch": "2.13.0", "device": "cpu"}`."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+KINDS: dict[str, type[Any]] = {
+    "start": Start,
+    "step": Step,
+    "evaluation": Evaluation,
+    "save": Save,
+    "samples": Samples,
+    "audit": Audit,
+    "baselines": Baselines,
+    "end": End,
+    "environment": Environment,
+}
+"""Every kind of record by the name in its `kind` field."""
+
+_FILE = re.compile(r"gen-(\d+)-rank-(\d+)\.jsonl")
+
+
+class RecordWriter:
+    """Appends records of one rank in one generation; a context manager.
+
+    A disk that is full or gone costs records, never the run: the first failure is logged, `lost` counts all.
+    """
+
+    def __init__(self, folder: Path | str, generation: int, rank: int) -> None:
+        """Opens the file below `folder` (made if missing). An OSError here is logged, not raised."""
+        self.path = Path(folder) / f"gen-{generation:06d}-rank-{rank:04d}.jsonl"
+        self.lost = 0
+        self._file = -1
+        self._torn = False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._torn = os.fstat(self._file).st_size > 0  # an empty line is harmless, a joined one is not
+        except OSError as error:
+            log.warning("%s: records cannot be written: %s", self.path, error.strerror)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Appends one record. A number that is not finite becomes null.
+
+        Raises TypeError for fields that `KINDS[kind]` does not have and KeyError for an unknown kind.
+        """
+        record = KINDS[kind](**fields)
+        values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+        line = json.dumps({"kind": kind, "at": time.time(), **_plain(values)}, separators=(",", ":"))
+        data = f"{line}\n".encode()
+        try:
+            self._append(b"\n" + data if self._torn else data)
+        except OSError as error:
+            self._torn = True
+            if not self.lost:
+                log.warning("%s: records are being lost: %s", self.path, error.strerror)
+            self.lost += 1
+
+    def _append(self, data: bytes) -> None:
+        if os.write(self._file, data) != len(data):
+            raise OSError(0, "short write; is the disk full?")
+        self._torn = False
+
+    def close(self) -> None:
+        """Closes the file; more records are lost."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_records(folder: Path | str, kinds: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """All records below `folder` (of the given kinds), sorted by generation and time.
+
+    Each is the written object with `generation` and `rank` from its file's name. Lines that are not whole
+    and records that lack a required field are skipped; no folder means no records.
+    """
+    found: list[dict[str, Any]] = []
+    root = Path(folder)
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        name = _FILE.fullmatch(path.name)
+        if name is None:
+            continue
+        place = {"generation": int(name[1]), "rank": int(name[2])}
+        with path.open("rb") as lines:
+            for line in lines:
+                record = _parse(line)
+                if record is not None and (kinds is None or record["kind"] in kinds):
+                    found.append(record | place)
+    found.sort(key=lambda r: (r["generation"], r["at"]))
+    return found
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("at"), int | float):
+        return None
+    kind = KINDS.get(str(record.get("kind")))
+    if kind is None or not _required(kind) <= record.keys():
+        return None
+    return record
+
+
+def _required(kind: type[Any]) -> set[str]:
+    missing = dataclasses.MISSING
+    return {f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing}
+
+
+def _plain(value: Any) -> Any:
+    """`value` as plain JSON: numpy's and torch's scalars and arrays unpacked, NaN and infinities null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    unpack = getattr(value, "tolist", None)
+    if unpack is None:
+        raise TypeError(f"a record cannot hold a {type(value).__name__}")
+    return _plain(unpack())
