@@ -111,9 +111,21 @@ class End:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Environment:
-    """What the run ran on: names and versions, as in `{"torch": "2.13.0", "device": "cpu"}`."""
+class Setup:
+    """What this generation trains and on what, for the reader of a report; rank 0 writes one at its start.
 
+    `rejected` holds `{"file": ..., "reason": ...}` of files that could not be used (the first hundred, say)
+    and `rejected_total` how many there were. `versions` is free: `{"torch": "2.13.0", "device": "cpu"}`.
+    """
+
+    parameters: int | None = None
+    vocabulary: int | None = None
+    train_pieces: int | None = None
+    validation_pieces: int | None = None
+    train_samples: int | None = None
+    validation_samples: int | None = None
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    rejected_total: int = 0
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,7 +138,7 @@ KINDS: dict[str, type[Any]] = {
     "audit": Audit,
     "baselines": Baselines,
     "end": End,
-    "environment": Environment,
+    "setup": Setup,
 }
 """Every kind of record by the name in its `kind` field."""
 
