@@ -1,0 +1,40 @@
+"""The base of every model of the job object, and the types that its fields share.
+
+camelCase in YAML and JSON, unknown fields refused, no silent conversions ("3" is not 3). Every string and
+list has a bound, so that a structural schema with CEL rules can be written from these models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class ApiModel(BaseModel):
+    """A frozen, strict part of the job object. Attributes are snake_case, its text is camelCase."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        alias_generator=to_camel,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+    def to_object(self) -> dict[str, Any]:
+        """Plain JSON values with camelCase keys, without what is unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+Seconds = Annotated[int, Field(ge=0, le=10 * 365 * 86400)]
+"""Whole seconds, at most ten years."""
+
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+"""A DNS label: lower-case letters, digits and dashes, at most 63 characters."""
+
+Text = Annotated[str, Field(max_length=1024)]
+"""A line for people."""
