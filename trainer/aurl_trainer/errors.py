@@ -8,6 +8,7 @@
     │   └── FencedError     a later generation has taken over: this one may not write
     ├── RefusedError        would harm something that exists
     ├── MissingError        a program, package or file is not there
+    ├── DivergedError       training left the range of numbers
     └── LeaveError          a rank ends on purpose (preempted, rejoin, hang)
 
 Not here: torch's and fsspec's own errors; rooms turn those into one of these where the cause is known.
@@ -66,6 +67,12 @@ class MissingError(AurlTrainerError):
     """A program, package or file is not there. The message says how to get it."""
 
     exit_code = ExitCode.MISSING
+
+
+class DivergedError(AurlTrainerError):
+    """Training left the range of numbers; the same seed would do so again."""
+
+    exit_code = ExitCode.FINAL
 
 
 class LeaveError(AurlTrainerError):

@@ -22,7 +22,7 @@ class OptimizerConfig(Config):
     """Learning rate at the last step, as a share of the peak."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0)
-    """Applied to matrices only, not to norms and embeddings."""
+    """Applied to matrices only, not to norms and biases."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest norm of the global gradient; null: not clipped."""
 

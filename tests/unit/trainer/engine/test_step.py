@@ -1,0 +1,100 @@
+"""One step computes the gradient of the whole global batch, however it is cut, and repeats exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aurl_trainer.config.engine import OptimizerConfig
+from aurl_trainer.config.losses import LossConfig
+from aurl_trainer.config.model import ModelConfig
+from aurl_trainer.contract import Phase
+from aurl_trainer.data.batches import BatchPlan
+from aurl_trainer.engine.optimizer import build_optimizer
+from aurl_trainer.engine.parallel import World
+from aurl_trainer.engine.precision import Precision
+from aurl_trainer.engine.step import TrainingStep
+from aurl_trainer.errors import ConfigError, DivergedError
+from aurl_trainer.losses.framework import ComprehensiveLossFramework
+from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from tests.unit.trainer.engine.corpus import Windows
+
+
+def make(shards: int = 4, dropout: float = 0.0, rate: float = 1e-2, precision: str = "fp32") -> TrainingStep:
+    torch.manual_seed(0)
+    data = Windows()
+    model = MusicTransformerVAEGAN(
+        ModelConfig(dim=16, layers=2, heads=2, dropout=dropout), data.vocab, data.pad_id, data.sequence_length
+    )
+    schedule = OptimizerConfig(learning_rate=rate, warmup_steps=0, clip_norm=None)
+    world = World.alone("cpu")
+    return TrainingStep(
+        model=model,
+        loss=ComprehensiveLossFramework(LossConfig()),
+        optimizer=build_optimizer(model, schedule),
+        precision=Precision(precision, world.device),  # type: ignore[arg-type]
+        dataset=data,
+        plan=BatchPlan(len(data), 12, shards, seed=3),
+        world=world,
+        schedule=schedule,
+        steps=50,
+        seed=3,
+    )
+
+
+def quiet(phase: Phase, step: int) -> None:
+    """Nobody listens."""
+
+
+def weights(step: TrainingStep) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in step.model.parameters()])
+
+
+def test_the_gradient_does_not_depend_on_the_number_of_shards() -> None:
+    one, four = make(shards=1), make(shards=4)
+    a, b = one.run(0, quiet), four.run(0, quiet)
+    assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
+    assert a.tokens == b.tokens == int(one.dataset.targets[one.plan.sample_ids(0)].sum())
+    assert sorted(a.ids) == sorted(b.ids)
+
+
+def test_the_same_step_draws_the_same_dropout_whatever_came_before() -> None:
+    first, second = make(dropout=0.5), make(dropout=0.5)
+    torch.rand(100)
+    first.run(7, quiet)
+    second.run(7, quiet)
+    assert torch.equal(weights(first), weights(second))
+    third = make(dropout=0.5)
+    replace(third, seed=4).run(7, quiet)
+    assert not torch.equal(weights(first), weights(third)), "another seed is another stream"
+
+
+def test_a_rank_waits_for_the_others_only_in_the_last_backward_pass() -> None:
+    seen: list[Phase] = []
+    make().run(0, lambda phase, step: seen.append(phase))
+    assert seen == [Phase.SYNC]
+
+
+def test_loss_falls() -> None:
+    step = make()
+    losses = [step.run(s, quiet).loss for s in range(40)]
+    assert losses[-1] < 0.6 * losses[0], f"expected the loss to fall clearly, got {losses[0]} to {losses[-1]}"
+
+
+def test_bf16_autocast_trains_and_fp16_needs_cuda() -> None:
+    step = make(precision="bf16")
+    losses = [step.run(s, quiet).loss for s in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+    with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
+        Precision("fp16", torch.device("cpu"))
+
+
+def test_a_gradient_that_is_not_finite_is_a_final_error_by_name() -> None:
+    step = make()
+    with torch.no_grad():
+        next(step.model.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="step 5: the gradient is not finite"):
+        step.run(5, quiet)

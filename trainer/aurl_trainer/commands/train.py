@@ -1,0 +1,144 @@
+"""`python -m aurl_trainer train`: one rank of a training run, put together from the experiment.
+
+Here: which parts stand where. Not here: the loop (engine/trainer.py) and how a rank ends (engine/exits.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aurl_trainer.contract import Env, Phase, RunFile
+
+if TYPE_CHECKING:
+    from aurl_trainer.config.experiment import Experiment
+    from aurl_trainer.engine.heartbeat import Heartbeat
+
+
+def train(
+    config: Annotated[
+        str | None,
+        typer.Argument(help="A preset's name or a YAML file; default: what AURL_EXPERIMENT holds."),
+    ] = None,
+) -> None:
+    """Train as one rank. Started by the agent, or alone:
+
+    python -m aurl_trainer train quick_test
+    """
+    from aurl_trainer.engine.exits import run_rank
+    from aurl_trainer.engine.heartbeat import Heartbeat
+
+    beats = Heartbeat.from_environment()
+    beats.start()
+    run_rank(lambda: _train(config, beats), beats)
+
+
+def _experiment(config: str | None) -> Experiment:
+    from aurl_trainer.config.document import Document
+    from aurl_trainer.config.experiment import Experiment, load_config
+    from aurl_trainer.errors import ConfigError
+
+    if config is not None:
+        return load_config(config)
+    text = os.environ.get(Env.EXPERIMENT)
+    if not text:
+        raise ConfigError([f"no experiment: name a preset or a file, or set {Env.EXPERIMENT}"])
+    return Document(json.loads(text), Env.EXPERIMENT).validate(Experiment)
+
+
+def _train(config: str | None, beats: Heartbeat) -> None:
+    import torch
+
+    from aurl_trainer.checkpoint.checkpointer import Checkpointer
+    from aurl_trainer.data.dataset import LazyMidiDataset
+    from aurl_trainer.data.prepared import prepare
+    from aurl_trainer.engine.parallel import World
+    from aurl_trainer.engine.preemption import Notice
+    from aurl_trainer.engine.randomness import make_deterministic, seed_all
+    from aurl_trainer.engine.runtime import Runtime
+    from aurl_trainer.engine.trainer import AdvancedTrainer
+    from aurl_trainer.losses.framework import ComprehensiveLossFramework
+    from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+    from aurl_trainer.monitor.progress import ProgressServer
+    from aurl_trainer.monitor.records import RecordWriter
+    from aurl_trainer.music.baselines import measure
+    from aurl_trainer.music.sampled import sample_pieces
+
+    experiment = _experiment(config)
+    notice = Notice().listen()
+    run_dir = Path(os.environ.get(Env.RUN_DIR, "."))
+    make_deterministic(experiment.engine.deterministic)
+    if experiment.engine.threads is not None:
+        torch.set_num_threads(experiment.engine.threads)
+    beats.phase(Phase.LOAD, 0)
+    prepared = prepare(experiment.data, experiment.seed)
+    training, validation = LazyMidiDataset(prepared, "train"), LazyMidiDataset(prepared, "validation")
+    world = World.join(experiment.engine.device)
+    seed_all(experiment.seed, "weights")
+    model = MusicTransformerVAEGAN(
+        experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
+    )
+    checkpointer = Checkpointer(
+        experiment.checkpoint.uri or str(run_dir / RunFile.CHECKPOINTS),
+        run=os.environ.get(Env.RUN_ID, run_dir.resolve().name),
+        fingerprint=experiment.identity(),
+        keep=experiment.checkpoint.keep,
+        compression=experiment.checkpoint.compression,
+        rank=world.rank,
+        world=world.size,
+        group=world.group,
+    )
+    checkpointer.probe()
+    port = os.environ.get(Env.PROGRESS_PORT)
+    server = ProgressServer(int(port) if port and world.local_rank == 0 else None)
+
+    def sample(step: int) -> list[str]:
+        if experiment.samples.count == 0:
+            return []
+        folder = run_dir / RunFile.SAMPLES
+        files = sample_pieces(model, prepared, experiment.samples, experiment.seed, folder, step)
+        return [str(f.relative_to(run_dir)) for f in files]
+
+    records: list[RecordWriter] = []
+
+    def open_records(generation: int) -> RecordWriter:
+        records.append(RecordWriter(run_dir / RunFile.RECORDS, generation, world.rank))
+        return records[0]
+
+    runtime = Runtime(
+        world=world,
+        beats=beats,
+        open_records=open_records,
+        progress=server,
+        notice=notice,
+        sample=sample,
+        say=lambda text: print(text, flush=True),
+    )
+    trainer = AdvancedTrainer(
+        model,
+        ComprehensiveLossFramework(experiment.loss),
+        train=training,
+        validation=validation,
+        runtime=runtime,
+        checkpointer=checkpointer,
+    )
+    outcome = trainer.configure(experiment).fit()
+    if world.rank == 0 and outcome.evaluation is not None:
+        nll = outcome.evaluation.nll
+        other = measure(training, validation, prepared.vocab_size)
+        records[0].write("baselines", val_loss=nll, unigram=other.unigram, markov2=other.markov2)
+        print(
+            f"validation {nll:.4f} nats a token; unigram {other.unigram:.4f} ({other.unigram - nll:+.4f}), "
+            f"order-2 Markov {other.markov2:.4f} ({other.markov2 - nll:+.4f})",
+            flush=True,
+        )
+    records[0].write("end", step=outcome.step, reason="finished")
+    world.barrier()
+    server.close()
+    world.leave()
+    sys.stdout.flush()

@@ -1,0 +1,106 @@
+"""How a rank ends: every exception becomes an exit code and a record that its agent understands.
+
+Not here: what the agent makes of it (agent.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from aurl_trainer.contract import Cause, ExitCode, RankFailure
+from aurl_trainer.engine.heartbeat import Heartbeat
+from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, LeaveError
+
+PEER_EVIDENCE_SECONDS = 15.0
+"""How long after a failed collective to look for a peer that is missing or has failed."""
+
+
+def run_rank(work: Callable[[], None], beats: Heartbeat) -> NoReturn:
+    """Do `work` and end the process with the code that says how it went.
+
+    Ends by os._exit: after an error, threads of the process group may never return.
+    """
+    try:
+        work()
+        code = ExitCode.OK
+    except LeaveError as error:
+        code = error.exit_code
+    except FencedError as error:
+        _say(f"leaving: {error}")
+        code = ExitCode.REJOIN
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except BaseException as error:
+        code = _failed(error, beats)
+    with contextlib.suppress(Exception):
+        beats.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _failed(error: BaseException, beats: Heartbeat) -> ExitCode:
+    cause, code = classify(error, first_start=_first_start())
+    expected = isinstance(error, AurlTrainerError)
+    if not expected and cause is Cause.CRASH and _multi():
+        peer = beats.peer_failed(PEER_EVIDENCE_SECONDS)
+        if peer is not None:
+            _say(
+                f"leaving: {peer} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            )
+            return ExitCode.REJOIN
+    text = "" if expected else "".join(traceback.format_exception(error))
+    message = str(error) if expected else f"{type(error).__name__}: {error}"
+    beats.failed(cause, message)
+    _say(f"error: {message}" if expected else text)
+    _leave_record(cause, message, text)
+    return code
+
+
+def classify(error: BaseException, *, first_start: bool) -> tuple[Cause, ExitCode]:
+    """What kind of end `error` is.
+
+    An error that names its own exit code is final: the same input fails again. Only a checkpoint location
+    that worked before may come back, so there it is a crash, with the crash's budget and back-off.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return Cause.OUT_OF_MEMORY, ExitCode.OUT_OF_MEMORY
+    if isinstance(error, CheckpointError) and not first_start:
+        return Cause.CRASH, ExitCode.CRASH
+    if isinstance(error, AurlTrainerError) and error.exit_code is not ExitCode.CRASH:
+        return Cause.FINAL_ERROR, ExitCode.FINAL
+    return Cause.CRASH, ExitCode.CRASH
+
+
+def _leave_record(cause: Cause, message: str, text: str) -> None:
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not error_file:
+        return
+    rank = int(os.environ.get("RANK", "0"))
+    record = RankFailure(cause=cause, message=message, traceback=text, at=time.time(), rank=rank)
+    with contextlib.suppress(OSError):
+        Path(error_file + ".aurl").write_text(record.to_json())
+
+
+def _first_start() -> bool:
+    return (
+        os.environ.get("AURL_ATTEMPT", "0") == "0"
+        and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    )
+
+
+def _multi() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

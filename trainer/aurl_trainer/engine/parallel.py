@@ -1,0 +1,111 @@
+"""The world a rank trains in: who it is, its device, its process group, the model spread over it.
+
+Here: what torchrun's environment says, gloo or nccl, DDP, and the one small reduction at each step's end.
+Not here: what the ranks agree on (preemption.py) and what they do (trainer.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=60)
+"""Longer than every phase's hang limit: heartbeats notice a lost peer, this is only the last resort."""
+
+
+@dataclass(frozen=True)
+class World:
+    """One formed world, seen from one rank. `size` 1 has no process group."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, device: Literal["auto", "cpu", "cuda"] = "auto") -> World:
+        """Read torchrun's environment and form the process group; blocks until all ranks are there."""
+        rank = int(os.environ.get("RANK", "0"))
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        chosen = pick_device(device, local_rank)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        if size > 1 and not dist.is_initialized():
+            backend = "nccl" if chosen.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+        return cls(rank, size, local_rank, chosen)
+
+    @classmethod
+    def alone(cls, device: Literal["auto", "cpu", "cuda"] = "auto") -> World:
+        """A world of one rank, as in a notebook."""
+        return cls(0, 1, 0, pick_device(device, 0))
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The group of all ranks; None in a world of one."""
+        return dist.group.WORLD if self.size > 1 else None
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` on the device, its gradients averaged over the world by DDP; itself in a world of one."""
+        model = model.to(self.device)
+        if self.size == 1:
+            return model
+        ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
+
+    def sum(self, values: list[float]) -> list[float]:
+        """The element-wise sum over all ranks, in float64."""
+        if self.size == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return [float(v) for v in total.tolist()]
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            self.sum([0.0])
+
+    def leave(self) -> None:
+        """Take the process group down, in an orderly end only."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
+    """Reduce gradients in this backward pass only if it is the step's `last` micro-step."""
+    if last or not isinstance(model, DistributedDataParallel):
+        yield
+    else:
+        with model.no_sync():
+            yield
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model inside its DDP wrapper."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def pick_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int) -> torch.device:
+    """This rank's device; `auto` is CUDA where there is one for each local rank."""
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no element is infinite or NaN."""
+    return bool(torch.isfinite(values).all())

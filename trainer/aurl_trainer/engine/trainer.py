@@ -1,0 +1,296 @@
+"""The training loop: AdvancedTrainer.
+
+Here: the order of things (restore, step, agree, evaluate, save, sample, leave). Not here: one step's
+arithmetic (step.py), what a checkpoint holds (saving.py), who listens (runtime.py).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Self
+
+from torch import nn
+
+from aurl_trainer.checkpoint.checkpointer import Checkpointer
+from aurl_trainer.config.experiment import Experiment
+from aurl_trainer.contract import ExitCode, Phase, Progress
+from aurl_trainer.data.batches import BatchPlan, Samples
+from aurl_trainer.engine.evaluation import Evaluation, evaluate
+from aurl_trainer.engine.optimizer import build_optimizer
+from aurl_trainer.engine.parallel import bare
+from aurl_trainer.engine.precision import Precision
+from aurl_trainer.engine.preemption import Decision, decide
+from aurl_trainer.engine.randomness import make_deterministic
+from aurl_trainer.engine.runtime import Runtime
+from aurl_trainer.engine.saving import Position, RunState
+from aurl_trainer.engine.step import StepResult, TrainingStep
+from aurl_trainer.errors import CheckpointError, FencedError, LeaveError
+from aurl_trainer.losses.framework import ComprehensiveLossFramework
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its last step and the NLL over all held-out samples (None: none were given)."""
+
+    step: int
+    evaluation: Evaluation | None
+
+
+class AdvancedTrainer:
+    """Trains `model` on `train`: `AdvancedTrainer(model, loss, train=...).configure(experiment).fit()`.
+
+    With a `checkpointer` it goes on from the newest checkpoint that verifies; without, it starts at step 0.
+    `fit` raises LeaveError when this rank has to leave before the last step (a notice, a changed world).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: ComprehensiveLossFramework,
+        *,
+        train: Samples,
+        validation: Samples | None = None,
+        runtime: Runtime | None = None,
+        checkpointer: Checkpointer | None = None,
+    ) -> None:
+        self._model = model
+        self._loss = loss
+        self._train = train
+        self._validation = validation
+        self._runtime = runtime or Runtime()
+        self._checkpointer = checkpointer
+        self._warnings: list[str] = []
+        self._durable: int | None = None
+        self._experiment: Experiment | None = None
+
+    def configure(self, experiment: Experiment) -> Self:
+        """Take batches, optimizer, precision and intervals from `experiment`. Raises ConfigError."""
+        engine, world = experiment.engine, self._runtime.world
+        make_deterministic(engine.deterministic)
+        self._experiment = experiment
+        self._precision = Precision(engine.precision, world.device)
+        self._model.to(world.device)
+        optimizer = build_optimizer(self._model, engine.optimizer)
+        self._state = RunState(self._model, optimizer, self._precision, experiment, self._checkpointer)
+        self._step = TrainingStep(
+            model=self._model,
+            loss=self._loss,
+            optimizer=optimizer,
+            precision=self._precision,
+            dataset=self._train,
+            plan=BatchPlan(len(self._train), engine.batch.global_batch, engine.batch.shards, experiment.seed),
+            world=world,
+            schedule=engine.optimizer,
+            steps=engine.steps,
+            seed=experiment.seed,
+        )
+        return self
+
+    def fit(self) -> Outcome:
+        """Train to the last step. Raises LeaveError, DivergedError, FencedError, CheckpointError (opening)."""
+        if self._experiment is None:
+            raise RuntimeError("call configure(experiment) before fit()")
+        experiment, runtime, steps = self._experiment, self._runtime, self._experiment.engine.steps
+        runtime.beats.phase(Phase.LOAD, 0)
+        position = self._state.open()
+        self._records = runtime.open_records(self._state.generation)
+        self._started(position)
+        # DDP copies rank 0's weights to all ranks, so it wraps what was restored.
+        self._step = replace(self._step, model=runtime.world.wrap(self._model))
+        self._model.train()
+        speed = _Speed()
+        while position.step < steps:
+            began = time.perf_counter()
+            runtime.beats.phase(Phase.STEP, position.step)
+            result = self._step.run(position.step, runtime.beats.phase)
+            # One reduction for the loss and for what the ranks must agree on.
+            loss, notices, regroups = runtime.world.sum(
+                [result.loss, float(runtime.notice.given), float(runtime.beats.regroup_requested)]
+            )
+            seconds = time.perf_counter() - began
+            position = position.stepped(seconds, result.tokens)
+            speed.add(result.tokens, seconds)
+            self._record_step(position, result, loss, seconds, speed)
+            decision = decide(runtime.notice.given, notices, regroups)
+            last, best = position.step == steps, False
+            if decision is not Decision.GO_ON and not last:
+                self._save(position)
+                self._leave(decision, position.step)
+            if last or _due(experiment.monitor.evaluate_every, position.step):
+                position, best = self._evaluate(position, experiment.monitor.evaluate_samples)
+            if last or best or _due(experiment.checkpoint.every, position.step):
+                self._save(position)
+            if not last and _due(experiment.samples.every, position.step):
+                self._sample(position.step)
+        return self._finish(position)
+
+    def _started(self, position: Position) -> None:
+        world, opened = self._runtime.world, self._state
+        self._warnings += opened.warnings
+        self._durable = opened.resumed_from
+        if self._experiment is None:
+            raise RuntimeError("not configured")
+        self._records.write(
+            "start",
+            generation=opened.generation,
+            rank=world.rank,
+            world=world.size,
+            resumed_from=opened.resumed_from,
+            checkpoint=opened.name,
+            total_steps=self._experiment.engine.steps,
+        )
+        where = f"from step {position.step} ({opened.name})" if opened.name else "from the start"
+        self._say(f"generation {opened.generation}: {world.size} rank(s), {where}")
+        for warning in opened.warnings:
+            self._say(f"warning: {warning}")
+
+    def _record_step(
+        self, at: Position, result: StepResult, loss: float, seconds: float, speed: _Speed
+    ) -> None:
+        runtime, experiment = self._runtime, self._state.experiment
+        steps = experiment.engine.steps
+        if experiment.monitor.audit:
+            self._records.write("audit", step=at.step, ids=result.ids, loss=loss)
+        if runtime.world.rank == 0:
+            self._records.write(
+                "step",
+                step=at.step,
+                loss=loss,
+                lr=result.learning_rate,
+                grad_norm=result.gradient_norm,
+                tokens=result.tokens,
+                seconds=seconds,
+                epoch=self._step.plan.epoch(at.step - 1),
+            )
+            if at.step % experiment.monitor.log_every == 0 or at.step == steps:
+                self._say(
+                    f"step {at.step}/{steps}  loss {loss:.4f}  lr {result.learning_rate:.2e}  "
+                    f"{speed.tokens:,.0f} tokens/s  {speed.seconds * (steps - at.step):,.0f} s to go"
+                )
+        runtime.progress.update(self._progress(at, loss, result.learning_rate, speed))
+
+    def _progress(self, at: Position, loss: float, rate: float, speed: _Speed) -> Progress:
+        steps = self._state.experiment.engine.steps
+        return Progress(
+            rank=self._runtime.world.rank,
+            world=self._runtime.world.size,
+            generation=self._state.generation,
+            phase=Phase.STEP,
+            step=at.step,
+            total_steps=steps,
+            at=time.time(),
+            loss=loss,
+            val_loss=at.val_nll,
+            learning_rate=rate,
+            tokens_per_second=speed.tokens,
+            eta_seconds=speed.seconds * (steps - at.step),
+            productive_seconds=at.productive_seconds,
+            resumed_from=self._state.resumed_from,
+            last_durable_step=self._durable,
+            warnings=self._warnings[-5:],
+        )
+
+    def _evaluate(self, position: Position, count: int | None) -> tuple[Position, bool]:
+        """The position with its validation NLL, and whether that is the best so far."""
+        if self._validation is None or len(self._validation) == 0:
+            return position, False
+        began = time.perf_counter()
+        nll = self._validate(position.step, count).nll
+        return position.evaluated(nll, time.perf_counter() - began)
+
+    def _validate(self, step: int, count: int | None) -> Evaluation:
+        if self._validation is None:
+            raise RuntimeError("no validation data was given")
+        began = time.perf_counter()
+        self._runtime.beats.phase(Phase.EVALUATE, step)
+        batch = self._state.experiment.engine.batch
+        result = evaluate(
+            bare(self._model),
+            self._validation,
+            count=min(count or len(self._validation), len(self._validation)),
+            batch=batch.global_batch // batch.shards,
+            world=self._runtime.world,
+            precision=self._precision,
+            alive=lambda: self._runtime.beats.phase(Phase.EVALUATE, step),
+        )
+        if self._runtime.world.rank == 0:
+            seconds = time.perf_counter() - began
+            self._records.write(
+                "evaluation", step=step, val_loss=result.nll, tokens=result.tokens, seconds=seconds
+            )
+            self._say(f"step {step}: validation {result.nll:.4f} nats a token over {result.tokens:,} tokens")
+        return result
+
+    def _save(self, position: Position) -> None:
+        """Save; a failure is reported and training goes on with the older checkpoint in place."""
+        if self._checkpointer is None:
+            return
+        self._runtime.beats.phase(Phase.SAVE, position.step)
+        first = self._runtime.world.rank == 0
+        try:
+            saved = self._state.save(position)
+        except FencedError:
+            raise
+        except CheckpointError as error:
+            self._warnings.append(f"step {position.step}: not saved: {error}")
+            if first:
+                self._records.write(
+                    "save", step=position.step, seconds=0.0, bytes=0, ok=False, message=str(error)
+                )
+                self._say(f"warning: step {position.step} was not saved: {error}; training goes on")
+            return
+        self._durable = saved.step
+        if first:
+            self._records.write(
+                "save", step=saved.step, seconds=saved.seconds, bytes=saved.bytes, ok=True, message=saved.name
+            )
+
+    def _leave(self, decision: Decision, step: int) -> None:
+        leaving = decision is Decision.SAVE_AND_LEAVE
+        reason = "preemption notice" if leaving else "the world changes"
+        self._records.write("end", step=step, reason=reason)
+        self._say(f"step {step}: {reason}, last saved step {self._durable}")
+        raise LeaveError(ExitCode.PREEMPTED if leaving else ExitCode.REJOIN, reason)
+
+    def _sample(self, step: int) -> None:
+        if self._runtime.sample is None or self._runtime.world.rank != 0:
+            return
+        self._runtime.beats.phase(Phase.EVALUATE, step)
+        files = self._runtime.sample(step)
+        if files:
+            self._records.write("samples", step=step, files=files)
+            self._say(f"step {step}: wrote {len(files)} samples")
+
+    def _finish(self, position: Position) -> Outcome:
+        """Validate on everything that is held out, and sample; also after a resume at the last step."""
+        evaluation = None
+        if self._validation is not None and len(self._validation):
+            evaluation = self._validate(position.step, None)
+        self._sample(position.step)
+        self._runtime.beats.phase(Phase.END, position.step)
+        self._runtime.world.barrier()
+        return Outcome(position.step, evaluation)
+
+    def _say(self, text: str) -> None:
+        if self._runtime.world.rank == 0:
+            self._runtime.say(text)
+
+
+class _Speed:
+    """Smoothed seconds a step and tokens a second over about the last 20 steps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.tokens = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        """Take one step in."""
+        weight = 0.05 if self.seconds else 1.0
+        self.seconds += weight * (seconds - self.seconds)
+        self.tokens += weight * (tokens / max(seconds, 1e-9) - self.tokens)
+
+
+def _due(every: int, step: int) -> bool:
+    """Whether something done every `every` steps (0: never) is due after `step` steps."""
+    return every > 0 and step % every == 0
