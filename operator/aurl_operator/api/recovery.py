@@ -118,7 +118,7 @@ class Recovery(ApiModel):
     """Ranks that made no progress within their phase's limit."""
     out_of_memory: MemoryBudget = MemoryBudget()
     """Nodes on which memory was exhausted."""
-    rules: Annotated[list[ExitCodeRule], Field(max_length=32)] = []
+    rules: Annotated[list[ExitCodeRule], Field(max_length=32)] = Field(default_factory=list)
     """Meaning of exit codes; the first rule that names a code decides."""
 
     @model_validator(mode="after")

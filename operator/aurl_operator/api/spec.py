@@ -51,8 +51,12 @@ class Nodes(ApiModel):
 class Resources(ApiModel):
     """What each node asks for and may use, as in a pod. Local runs ignore it."""
 
-    requests: Annotated[dict[Annotated[str, Field(max_length=253)], Quantity], Field(max_length=16)] = {}
-    limits: Annotated[dict[Annotated[str, Field(max_length=253)], Quantity], Field(max_length=16)] = {}
+    requests: Annotated[dict[Annotated[str, Field(max_length=253)], Quantity], Field(max_length=16)] = Field(
+        default_factory=dict
+    )
+    limits: Annotated[dict[Annotated[str, Field(max_length=253)], Quantity], Field(max_length=16)] = Field(
+        default_factory=dict
+    )
 
 
 class Keep(ApiModel):
@@ -130,7 +134,7 @@ class JobSpec(ApiModel):
     scheduling: Scheduling = Scheduling()
     service_account_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """Identity of the nodes towards a cloud. Its token is not mounted unless the template asks for it."""
-    template: dict[str, Any] = {}
+    template: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the nodes' pod template, merged as Kubernetes merges patches."""
 
     @model_validator(mode="after")
@@ -145,17 +149,17 @@ class Metadata(ApiModel):
 
     name: Name
     namespace: Name | None = None
-    labels: Labels = {}
-    annotations: Annotated[dict[str, str], Field(max_length=256)] = {}
+    labels: Labels = Field(default_factory=dict)
+    annotations: Annotated[dict[str, str], Field(max_length=256)] = Field(default_factory=dict)
     uid: Annotated[str, Field(max_length=64)] | None = None
     generation: int | None = None
     resource_version: str | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
-    finalizers: list[str] = []
-    owner_references: list[dict[str, Any]] = []
-    managed_fields: list[dict[str, Any]] = []
+    finalizers: list[str] = Field(default_factory=list)
+    owner_references: list[dict[str, Any]] = Field(default_factory=list)
+    managed_fields: list[dict[str, Any]] = Field(default_factory=list)
     generate_name: str | None = None
     self_link: str | None = None
 

@@ -68,7 +68,7 @@ class ProgressStatus(StatusModel):
     total: int
     loss: float | None = None
     val_loss: float | None = None
-    music: dict[str, float] = {}
+    music: dict[str, float] = Field(default_factory=dict)
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
 
@@ -86,7 +86,7 @@ class IncidentStatus(StatusModel):
     id: str
     cause: str
     at: str
-    nodes: list[str] = []
+    nodes: list[str] = Field(default_factory=list)
     message: Annotated[str, Field(max_length=1024)] = ""
     traceback: Annotated[str, Field(max_length=2048)] | None = None
     """Of the first failing rank, its end."""
@@ -103,7 +103,7 @@ class Goodput(StatusModel):
 
     ratio: float | None = None
     """Absent until it can be known."""
-    lost_seconds: dict[str, float] = {}
+    lost_seconds: dict[str, float] = Field(default_factory=dict)
     """Seconds by cause, of incidents that are over."""
 
 
@@ -113,13 +113,13 @@ class JobStatus(StatusModel):
     phase: JobPhase = JobPhase.PENDING
     message: Annotated[str, Field(max_length=1024)] = ""
     """The phase in one line: what is waited for, or why it ended."""
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    conditions: Annotated[list[Condition], Field(max_length=16)] = Field(default_factory=list)
     nodes: NodesStatus = NodesStatus()
     progress: ProgressStatus | None = None
     checkpoint: CheckpointStatus = CheckpointStatus()
-    restarts: dict[str, int] = {}
+    restarts: dict[str, int] = Field(default_factory=dict)
     """Incidents so far by cause."""
-    incidents: Annotated[list[IncidentStatus], Field(max_length=MAX_INCIDENTS)] = []
+    incidents: Annotated[list[IncidentStatus], Field(max_length=MAX_INCIDENTS)] = Field(default_factory=list)
     """The newest ones, oldest first."""
     goodput: Goodput = Goodput()
     observed_generation: int | None = None

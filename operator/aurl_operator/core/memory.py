@@ -1,0 +1,200 @@
+"""What the core remembers between two looks at the world: one value, with a JSON round trip.
+
+A backend keeps it and understands nothing of it: `memory.to_json()` goes to `state.json` locally and into
+the object's status on a cluster, `Memory.from_json` brings it back, a run that starts has `Memory()`.
+Order matters; see plan.py. Not here: what is decided from it (reconcile.py, policies/).
+
+All times are seconds since the epoch, of the clock that fills `Observed.now`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter, ValidationError
+
+from aurl_operator.api.status import Condition, JobPhase
+from aurl_operator.core.observed import Role
+from aurl_trainer.contract import Cause, LedgerEntry
+
+VERSION = 1
+
+
+class MemoryFormatError(ValueError):
+    """The text is not a memory that this version reads; it was left as it is."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A process that was seen and has not ended."""
+
+    role: Role
+    name: str
+    index: int
+    attempt: int
+    round: int
+    since: float
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A start that was ordered and has not been seen yet."""
+
+    role: Role
+    name: str
+    index: int
+    attempt: int
+    round: int
+    since: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stop that was ordered: the end of this process is ours and no incident."""
+
+    since: float
+    reason: str
+    grace_seconds: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Incidents charged to one budget."""
+
+    total: int = 0
+    """Over the whole run."""
+    streak: int = 0
+    """Since the last new durable step: what backoff counts, and the limit if the budget refills."""
+    until: float = 0.0
+    """No node is started before."""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One loss, of one process or of several together."""
+
+    id: str
+    cause: Cause
+    at: float
+    nodes: tuple[str, ...]
+    uids: tuple[str, ...]
+    message: str = ""
+    traceback: str | None = None
+    generation: int | None = None
+    """Newest generation known when it happened."""
+    furthest: int | None = None
+    """Last step known to be finished before it."""
+    recovery_seconds: float | None = None
+    steps_redone: int | None = None
+    lost_seconds: float | None = None
+    over: bool = False
+    """A new step was made after it, or the job ended."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The last change of progress that was seen."""
+
+    generation: int
+    phase: str
+    step: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the job ended. `reason` is one word, `exit_code` what `aurl run` exits with."""
+
+    phase: JobPhase
+    reason: str
+    message: str
+    exit_code: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Everything the core needs to know beside what can be seen."""
+
+    version: int = VERSION
+    live: Mapping[str, Live] = field(default_factory=dict)
+    """By UID."""
+    starting: tuple[Intent, ...] = ()
+    stopping: Mapping[str, Stop] = field(default_factory=dict)
+    """By UID."""
+    booked: Mapping[str, float] = field(default_factory=dict)
+    """UIDs whose end is booked, with the last time they were seen."""
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    """Next attempt of each role and index, as in `node/1`."""
+    round: int = 0
+    """Number of the rendezvous: agents of different rounds never meet. 0: none yet."""
+    nodes_min: int = 0
+    """`--nnodes` of this round."""
+    nodes_max: int = 0
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    """By budget: the field's name in `recovery`."""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """Incidents by cause."""
+    incidents: tuple[Incident, ...] = ()
+    """Those still open and the last 20, oldest first."""
+    lost_seconds: Mapping[str, float] = field(default_factory=dict)
+    """By cause, over all incidents that are over."""
+    started_at: float | None = None
+    first_ready_at: float | None = None
+    short_since: float | None = None
+    """Since when fewer than `nodes.min` are ready although nothing holds their start back."""
+    give_backs: int = 0
+    """How often in a row the start timed out and everything was given back."""
+    hold_until: float = 0.0
+    """After a give-back: no start before."""
+    finishing_since: float | None = None
+    """When the first node of this round ended well."""
+    finished: tuple[str, ...] = ()
+    """UIDs of this round's nodes that ended well."""
+    suspended_since: float | None = None
+    suspended_seconds: float = 0.0
+    advance: Advance | None = None
+    generation: int | None = None
+    """Newest generation seen."""
+    furthest_step: int | None = None
+    durable_step: int | None = None
+    productive_seconds: float = 0.0
+    phase: JobPhase = JobPhase.PENDING
+    phases: int = 0
+    """How often the phase has changed."""
+    conditions: tuple[Condition, ...] = ()
+    outcome: Outcome | None = None
+    removed: tuple[str, ...] = ()
+    """UIDs of ended processes whose remains were ordered to be removed and are still seen."""
+    outbox: tuple[LedgerEntry, ...] = ()
+    """Ledger entries of the last reconcile: see plan.py for when they are written."""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        values = _adapter().dump_python(self, mode="json", exclude_defaults=True)
+        return json.dumps({**values, "version": self.version})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Memory:
+        """The memory in `text`. Raises MemoryFormatError."""
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise MemoryFormatError(f"memory is damaged: {error}") from None
+        version = raw.get("version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > VERSION:
+            raise MemoryFormatError(f"memory version {version} was written by a newer Aurl; upgrade to go on")
+        try:
+            return _adapter().validate_python(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(p) for p in first["loc"])
+            raise MemoryFormatError(f"memory is damaged: {place}: {first['msg']}") from None
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Memory]:
+    return TypeAdapter(Memory)

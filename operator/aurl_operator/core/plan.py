@@ -1,0 +1,107 @@
+"""What `reconcile` wants done about one job.
+
+How a backend carries a plan out, in this order:
+1. If `plan.memory` differs from what it was, persist it (atomically: a temporary file renamed, or one status
+   patch together with `plan.status`). Nothing else may happen before that has succeeded.
+2. Append the entries of `plan.ledger` to the ledger, leaving out any whose `(kind, id)` it already holds.
+   They are also `plan.memory.outbox`: after its own start a backend writes `memory.outbox` this way before
+   its first observation. So each entry is returned once and written exactly once, whenever the backend dies.
+3. Do the actions, in any order; each is safe to repeat, and is planned again until its effect is seen:
+   - `Start`: start this process. If one with this name exists already, that is known work: nothing to do.
+   - `Stop`: `kill` false: send SIGTERM (a notice), and SIGKILL after `grace_seconds`; true: SIGKILL now.
+     Only the process with this very UID.
+   - `Remove`: forget an ended process and its remains (cluster: delete the pod).
+   - `DeleteJob`, `Release`: cluster only (time to live is over; let the finalizer go).
+4. Observe again when something changes, and after `wake_after` seconds at the latest (None: only when
+   something changes). While nodes run, poll their progress every second or so besides.
+
+The job has ended when `plan.outcome` is given and no process lives; a local run then exits with
+`plan.outcome.exit_code`. A suspended job has `status.phase` Suspended once nothing lives any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aurl_operator.api.status import JobStatus
+from aurl_operator.core.memory import Memory, Outcome
+from aurl_operator.core.observed import Role
+from aurl_trainer.contract import LedgerEntry
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start a process.
+
+    A node's agent gets `--nnodes=<nodes_min>:<nodes_max>`, `--rdzv-id=<rdzv_id>`, and `store` as endpoint;
+    without a store (a job with `nodes.max` 1) it hosts its own. `name` has no job name in it.
+    """
+
+    role: Role
+    index: int
+    attempt: int
+    round: int
+    name: str
+    rdzv_id: str
+    nodes_min: int
+    nodes_max: int
+    store: str | None = None
+    keep_best: bool = False
+    """For a cleaner: leave the best checkpoints."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End a process, with or without time to save. `reason` is for logs and people."""
+
+    uid: str
+    name: str
+    kill: bool
+    grace_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Remove what is left of an ended process."""
+
+    uid: str
+    name: str
+
+
+@dataclass(frozen=True)
+class DeleteJob:
+    """Delete the job object: its time to live is over."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Let the deleted job go: nothing is left to be done for it."""
+
+    message: str = ""
+
+
+Action = Start | Stop | Remove | DeleteJob | Release
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to persist, write, do, and when to look again."""
+
+    memory: Memory
+    status: JobStatus
+    """Without its `memory` and `selector`, which are the cluster backend's to fill in."""
+    ledger: tuple[LedgerEntry, ...] = ()
+    actions: tuple[Action, ...] = ()
+    wake_after: float | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """The starts among the actions."""
+        return tuple(a for a in self.actions if isinstance(a, Start))
+
+    @property
+    def stops(self) -> tuple[Stop, ...]:
+        """The stops among the actions."""
+        return tuple(a for a in self.actions if isinstance(a, Stop))
