@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from aurl_trainer.data.prepared import PreparedData, prepare
 from torch import nn
 
 from aurl_trainer.config.data import DataConfig, SourceConfig, TokenizerConfig
@@ -26,7 +27,6 @@ from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.config.monitor import MonitorConfig
 from aurl_trainer.data.batches import BatchPlan, micro_batches
 from aurl_trainer.data.dataset import LazyMidiDataset
-from aurl_trainer.data.prepared import PreparedData, prepare
 from aurl_trainer.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.trainer import AdvancedTrainer

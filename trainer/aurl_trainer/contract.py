@@ -20,7 +20,10 @@ TERMINATION_BYTES = 4096
 """What the kubelet keeps of a termination message, bytes."""
 
 TRACEBACK_BYTES = 2048
-"""What a record keeps of a traceback: its end, where the error is, bytes."""
+"""What a record keeps of a traceback: its end, where the error is, bytes of its JSON form."""
+
+MESSAGE_BYTES = 1024
+"""What a termination record keeps of a message: its start, bytes of its JSON form."""
 
 
 class Env(StrEnum):
@@ -185,10 +188,24 @@ class Termination(_Record):
 
     def __post_init__(self) -> None:
         Cause(self.cause)
+        object.__setattr__(self, "message", _escaped_start(self.message, MESSAGE_BYTES))
         if self.traceback is not None:
-            kept = self.traceback.encode()[-TRACEBACK_BYTES:].decode(errors="ignore")
-            object.__setattr__(self, "traceback", kept)
-        object.__setattr__(self, "message", self.message[:600])
+            object.__setattr__(self, "traceback", _escaped_end(self.traceback, TRACEBACK_BYTES))
+
+
+def _escaped_end(text: str, limit: int) -> str:
+    """The longest end of `text` whose JSON form has at most `limit` bytes."""
+    kept = 0
+    for count, character in enumerate(reversed(text)):
+        kept += len(json.dumps(character)) - 2
+        if kept > limit:
+            return text[len(text) - count :]
+    return text
+
+
+def _escaped_start(text: str, limit: int) -> str:
+    """The longest start of `text` whose JSON form has at most `limit` bytes."""
+    return _escaped_end(text[::-1], limit)[::-1]
 
 
 @dataclass(frozen=True)

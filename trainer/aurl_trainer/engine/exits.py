@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import torch
 
-from aurl_trainer.contract import Cause, ExitCode, RankFailure
+from aurl_trainer.contract import Cause, Env, ExitCode, RankFailure
 from aurl_trainer.engine.heartbeat import Heartbeat
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, LeaveError
 

@@ -17,7 +17,7 @@ from aurl_trainer.errors import ConfigError
 
 
 class Precision:
-    """How one run computes: `with precision.forward(): ...`, `precision.backward(loss)`, `precision.step(...)`."""
+    """How one run computes: `with precision.forward()`, `precision.backward(loss)`, `precision.step(...)`."""
 
     def __init__(self, kind: Literal["fp32", "bf16", "fp16"], device: torch.device) -> None:
         if kind == "fp16" and device.type != "cuda":

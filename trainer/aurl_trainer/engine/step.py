@@ -78,10 +78,9 @@ class TrainingStep:
                 share = share + losses.terms["nll"].detach()
                 ids.extend(batch.ids.tolist())
         norm = self.precision.step(self.optimizer, self.schedule.clip_norm)
-        if norm != norm or norm == float("inf"):
-            if not self.precision.skips_overflow:
-                raise DivergedError(
-                    f"step {step}: the gradient is not finite; lower engine.optimizer.learning_rate "
-                    "or use precision bf16 or fp32"
-                )
+        if (norm != norm or norm == float("inf")) and not self.precision.skips_overflow:
+            raise DivergedError(
+                f"step {step}: the gradient is not finite; lower engine.optimizer.learning_rate "
+                "or use precision bf16 or fp32"
+            )
         return StepResult(float(share), norm, rate, denominator, ids)

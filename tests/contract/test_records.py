@@ -1,0 +1,67 @@
+"""Records survive the way from one process to another, and refuse what is not one of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from aurl_trainer.contract import (
+    DEFAULT_HANG_LIMITS,
+    TERMINATION_BYTES,
+    TRACEBACK_BYTES,
+    ExitCode,
+    LedgerEntry,
+    Phase,
+    Progress,
+    RankFailure,
+    RecordError,
+    Termination,
+)
+
+PROGRESS = Progress(rank=0, world=2, generation=3, phase="step", step=7, total_steps=9, at=1.0, loss=2.5)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        PROGRESS,
+        Termination(cause="crash", message="boom", exit_code=1, at=2.0, rank=1, step=3, traceback="t"),
+        LedgerEntry(kind="incident", at=3.0, id="i1", cause="hang", nodes=["worker-0"], uids=["u"]),
+        RankFailure(cause="final-error", message="m", traceback="", at=1.0, rank=0),
+    ],
+)
+def test_round_trip(record: Progress | Termination | LedgerEntry | RankFailure) -> None:
+    assert type(record).from_json(record.to_json()) == record
+
+
+def test_a_newer_writer_may_add_fields_but_a_newer_version_is_refused() -> None:
+    raw = json.loads(PROGRESS.to_json())
+    assert Progress.from_json(json.dumps(raw | {"added": 1})) == PROGRESS
+    with pytest.raises(RecordError, match="version 99"):
+        Progress.from_json(json.dumps(raw | {"v": 99}))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"v": 1}', '{"v": 1, "cause": "no such cause"}', "\x00", '"x"']
+)
+def test_anything_else_is_a_record_error(text: str) -> None:
+    with pytest.raises(RecordError):
+        Termination.from_json(text)
+
+
+@given(st.text(max_size=5000), st.text(max_size=9000))
+@example("\x00" * 5000, "\U0001f3b5" * 5000)
+def test_a_termination_record_fits_what_the_kubelet_keeps(message: str, traceback: str) -> None:
+    record = Termination(cause="crash", message=message, exit_code=1, at=0.0, traceback=traceback)
+    assert len(record.to_json().encode()) <= TERMINATION_BYTES
+    assert record.traceback is not None
+    assert len(record.traceback) <= TRACEBACK_BYTES
+    assert Termination.from_json(record.to_json()) == record
+
+
+def test_every_phase_has_a_hang_limit_and_exit_codes_are_told_apart() -> None:
+    assert set(DEFAULT_HANG_LIMITS) == set(Phase)
+    assert len({int(c) for c in ExitCode}) == len(ExitCode.__members__), "two names share an exit code"

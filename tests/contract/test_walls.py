@@ -1,0 +1,60 @@
+"""Walls that no linter sees: what may lie where, and what an import may bring along."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("folder", ["operator", "trainer"])
+def test_the_folders_of_the_packages_are_no_packages(folder: str) -> None:
+    assert not (ROOT / folder / "__init__.py").exists(), (
+        f"{folder}/__init__.py would shadow the standard library's module under `python -m pytest`"
+    )
+
+
+def test_the_standard_library_is_still_found() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import operator; print(operator.__file__)"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert str(ROOT) not in done.stdout
+
+
+def test_packages_have_empty_init_files() -> None:
+    full = [
+        str(p.relative_to(ROOT))
+        for package in ("operator/aurl_operator", "trainer/aurl_trainer")
+        for p in (ROOT / package).rglob("__init__.py")
+        if p.read_text().strip()
+    ]
+    assert full == []
+
+
+@pytest.mark.parametrize(
+    "module", ["aurl_operator.cli", "aurl_trainer.config.experiment", "aurl_trainer.store"]
+)
+def test_importing_leaves_torch_out(module: str) -> None:
+    code = f"import sys, {module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False", f"importing {module} loads torch"
+
+
+@pytest.mark.parametrize("name", ["contract.py", "agent.py"])
+def test_files_that_travel_alone_import_little(name: str) -> None:
+    allowed = set(sys.stdlib_module_names) | {"__future__"}
+    if name == "agent.py":
+        allowed |= {"torch", "aurl_trainer"}
+    tree = ast.parse((ROOT / "trainer/aurl_trainer" / name).read_text())
+    found = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names} | {
+        n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)
+    }
+    assert {m for m in found if m.split(".")[0] not in allowed} == set()
+    ours = {m for m in found if m.startswith("aurl_trainer")}
+    assert ours <= {"aurl_trainer.contract"}

@@ -1,0 +1,56 @@
+"""Presets load, overrides merge, and the identity holds what decides a result."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurl_trainer.config.document import Document
+from aurl_trainer.config.experiment import Experiment, load_config, presets, resolve
+from aurl_trainer.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_valid_with_and_without_the_ending(name: str) -> None:
+    assert load_config(name) == load_config(f"{name}.yaml")
+
+
+def test_the_presets_that_people_are_told_of_are_there() -> None:
+    assert {"quick_test", "high_quality"} <= set(presets())
+
+
+def test_an_unknown_preset_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"no preset named 'nope'; there are: .*quick_test"):
+        resolve({"preset": "nope"})
+
+
+def test_overrides_are_laid_on_the_preset_field_by_field() -> None:
+    raw = resolve({"preset": "quick_test", "overrides": {"model": {"layers": 1}, "seed": 9}})
+    experiment = Document(raw, "x").validate(Experiment)
+    base = load_config("quick_test")
+    assert (experiment.model.layers, experiment.seed) == (1, 9)
+    assert experiment.model.dim == base.model.dim
+    assert experiment.engine == base.engine
+
+
+def test_another_source_replaces_the_presets_source() -> None:
+    raw = resolve({"preset": "quick_test", "overrides": {"data": {"source": {"midi": "/x"}}}})
+    source = Document(raw, "x").validate(Experiment).data.source
+    assert (source.midi, source.music21) == ("/x", None)
+
+
+def test_keys_beside_preset_are_refused() -> None:
+    with pytest.raises(ConfigError, match="seed: beside preset there is only overrides"):
+        resolve({"preset": "quick_test", "seed": 3})
+
+
+def test_places_and_intervals_do_not_change_the_identity_but_results_do() -> None:
+    base = load_config("quick_test")
+    moved = base.model_copy(
+        update={
+            "checkpoint": base.checkpoint.model_copy(update={"uri": "s3://elsewhere", "every": 7}),
+            "monitor": base.monitor.model_copy(update={"log_every": 3}),
+            "data": base.data.model_copy(update={"cache": "/elsewhere", "workers": 5}),
+        }
+    )
+    assert moved.fingerprint() == base.fingerprint()
+    assert base.model_copy(update={"seed": 99}).fingerprint() != base.fingerprint()
