@@ -116,20 +116,20 @@ def main() -> None:
     bare_loop(experiment(5), prepared, train)
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
+
+        def bare() -> float:
+            return bare_loop(config, prepared, train)
+
+        def aurl() -> float:
+            return aurl_loop(config, prepared, train, Path(folder))
+
         for pair in range(arguments.pairs):
-            if pair % 2:
-                ours, bare = (
-                    aurl_loop(config, prepared, train, Path(folder)),
-                    bare_loop(config, prepared, train),
-                )
-            else:
-                bare, ours = (
-                    bare_loop(config, prepared, train),
-                    aurl_loop(config, prepared, train, Path(folder)),
-                )
-            ratios.append(ours / bare)
+            order = (aurl, bare) if pair % 2 else (bare, aurl)
+            speeds = {measure: measure() for measure in order}
+            ratios.append(speeds[aurl] / speeds[bare])
             print(
-                f"pair {pair + 1}: bare {bare:,.0f} tokens/s, Aurl {ours:,.0f} tokens/s, ratio {ours / bare:.3f}"
+                f"pair {pair + 1}: bare {speeds[bare]:,.0f} tokens/s, Aurl {speeds[aurl]:,.0f}, "
+                f"ratio {ratios[-1]:.3f}"
             )
     threads = torch.get_num_threads()
     print(f"median ratio {statistics.median(ratios):.3f} over {len(ratios)} pairs, {threads} thread(s)")

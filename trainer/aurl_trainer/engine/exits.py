@@ -54,9 +54,7 @@ def _failed(error: BaseException, beats: Heartbeat) -> ExitCode:
     if not expected and cause is Cause.CRASH and _multi():
         peer = beats.peer_failed(PEER_EVIDENCE_SECONDS)
         if peer is not None:
-            _say(
-                f"leaving: {peer} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-            )
+            _say(f"leaving: {peer} ({type(error).__name__}: {str(error).partition(chr(10))[0]})")
             return ExitCode.REJOIN
     text = "" if expected else "".join(traceback.format_exception(error))
     message = str(error) if expected else f"{type(error).__name__}: {error}"
@@ -92,10 +90,7 @@ def _leave_record(cause: Cause, message: str, text: str) -> None:
 
 
 def _first_start() -> bool:
-    return (
-        os.environ.get("AURL_ATTEMPT", "0") == "0"
-        and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    )
+    return all(os.environ.get(name, "0") == "0" for name in (Env.ATTEMPT, "TORCHELASTIC_RESTART_COUNT"))
 
 
 def _multi() -> bool:

@@ -88,7 +88,7 @@ class AdvancedTrainer:
         return self
 
     def fit(self) -> Outcome:
-        """Train to the last step. Raises LeaveError, DivergedError, FencedError; CheckpointError on opening."""
+        """Train to the last step. Raises LeaveError, DivergedError, FencedError, CheckpointError."""
         if self._experiment is None:
             raise RuntimeError("call configure(experiment) before fit()")
         experiment, runtime, steps = self._experiment, self._runtime, self._experiment.engine.steps

@@ -44,7 +44,7 @@ def test_good() -> None:
         ("seed: 1\nseed: 2\n", "job.yaml:2: not readable as YAML: 'seed' is given twice (first in line 1)"),
         ("", "job.yaml: expected one YAML document, found 0"),
         ("a: 1\n---\nb: 2\n", "job.yaml: expected one YAML document, found 2"),
-        ("- 1\n", "job.yaml:1: Input should be a valid dictionary or instance of Experiment"),
+        ("- 1\n", "job.yaml:1: expected a mapping of fields; found [1]"),
     ],
 )
 def test_problem(text: str, expected: str) -> None:
