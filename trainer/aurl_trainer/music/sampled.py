@@ -1,0 +1,113 @@
+"""A trained model's pieces as files: sampled tokens become MIDI, WAV and MP3.
+
+Not here: how tokens are drawn (model/sampling.py), how notes become sound (rendering.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurl_trainer.config.monitor import SamplesConfig
+from aurl_trainer.errors import MissingError
+from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from aurl_trainer.model.sampling import generate
+from aurl_trainer.music.rendering import MISSING, Synthesizer, compress, find_synthesizer, render
+
+if TYPE_CHECKING:
+    from aurl_trainer.data.prepared import PreparedData
+
+log = logging.getLogger(__name__)
+
+QUARTERS_PER_MINUTE = 96.0
+"""Tempo of pieces whose tokens say none: a calm walking pace."""
+
+
+def sample_pieces(
+    model: MusicTransformerVAEGAN,
+    prepared: PreparedData,
+    config: SamplesConfig,
+    seed: int,
+    folder: Path,
+    step: int,
+    *,
+    prompts: Sequence[Sequence[int]] | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Samples `config.count` pieces and writes each to `folder` as step-<step>-<n>.mid, .wav and .mp3.
+
+    One process calls this, on its own. It draws from generators keyed by (seed, step, n) and leaves torch's
+    and the model's mode alone, so training goes on as if it had not been. `prompts` are token ids, one list
+    per piece or one for all, in place of the begin-of-piece token. `alive` is called after each file.
+
+    Gives back the files. Sound that cannot be made is one warning and costs the WAVs only; a piece in which
+    the model wrote no note is a warning and a MIDI file without notes.
+    """
+    if not config.count:
+        return []
+    starts = [list(p) for p in prompts or [[prepared.bos_id]]]
+    rows = generate(
+        model,
+        starts * config.count if len(starts) == 1 else starts,
+        config.tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        seed=seed * 1_000_003 + step,
+        eos_id=prepared.eos_id,
+        forbidden=[prepared.bos_id],
+    )
+    alive()
+    tokenizer = prepared.tokenizer()
+    scores = [as_piano_piece(tokenizer.decode(row), tempo_known=tokenizer.config.tempos) for row in rows]
+    folder.mkdir(parents=True, exist_ok=True)
+    synthesizer = _synthesizer()
+    files: list[Path] = []
+    for number, score in enumerate(scores, 1):
+        midi = folder / f"step-{step:06d}-{number}.mid"
+        score.dump_midi(midi)
+        files.append(midi)
+        if not score.note_num():
+            log.warning("%s has no notes: the model wrote none", midi.name)
+        elif synthesizer is not None:
+            files += _sound(score, midi, synthesizer)
+        alive()
+    return files
+
+
+def as_piano_piece(score: Any, tempo_known: bool) -> Any:
+    """The symusic Score with all that a MIDI file needs, in place: tempo, metre, an instrument.
+
+    Tracks keep the instrument that their tokens named; without such tokens that is the grand piano.
+    """
+    from symusic import Tempo, TimeSignature
+
+    if not tempo_known or not len(score.tempos):
+        score.tempos = [Tempo(0, QUARTERS_PER_MINUTE)]
+    if not any(s.time == 0 for s in score.time_signatures):
+        score.time_signatures.insert(0, TimeSignature(0, 4, 4))
+    for track in score.tracks:
+        track.name = track.name or "Piano"
+    return score
+
+
+def _synthesizer() -> Synthesizer | None:
+    try:
+        found = find_synthesizer()
+    except MissingError as error:
+        log.warning("%s; only MIDI is written", error)
+        return None
+    if found is None:
+        log.warning(MISSING)
+    return found
+
+
+def _sound(score: Any, midi: Path, synthesizer: Synthesizer) -> list[Path]:
+    try:
+        wav = render(score, midi.with_suffix(".wav"), synthesizer)
+        return [wav, compress(wav, midi.with_suffix(".mp3"))]
+    except (MissingError, OSError) as error:
+        log.warning("%s: no sound: %s", midi.name, error)
+        return []
