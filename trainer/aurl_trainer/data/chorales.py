@@ -1,0 +1,81 @@
+"""Bach's chorales from the installed music21 package, turned into MIDI files in the cache.
+
+music21's corpus is read where it is installed and never shipped; its MIDI writer is not used, since
+symusic's is a hundred times faster. Importing this imports no music21.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+FORMAT = 1
+"""Raised when `chorale_midi` writes something else for the same chorale."""
+
+_TICKS = 480
+_VOICES = ("Soprano", "Alto", "Tenor", "Bass")
+
+
+@dataclass(frozen=True)
+class Chorale:
+    """A chorale: `name` in music21's corpus as in `bach/bwv1.6`, its work `bwv1`, and its German title."""
+
+    name: str
+    work: str
+    title: str
+
+
+def chorales() -> list[Chorale]:
+    """The chorales of Riemenschneider's collection, each once, sorted by name."""
+    from music21.corpus.chorales import ChoraleList, Iterator
+
+    titles = {f"bach/bwv{c['bwv']}": str(c["title"]) for c in ChoraleList().byRiemenschneider.values()}
+    names = sorted({str(name) for name in Iterator(returnType="filename")})
+    return [Chorale(n, n.removeprefix("bach/").split(".")[0], titles.get(n, "")) for n in names]
+
+
+def edition() -> str:
+    """What decides the chorales' content: music21's version and ours."""
+    return f"music21-{version('music21')}-{FORMAT}"
+
+
+def chorale_midi(name: str, path: Path) -> bytes:
+    """A chorale as MIDI, from the file at `path` if it is there, else written to it.
+
+    One track for each of the four voices; other instruments only double them. Repeats are left as written,
+    ties are joined, ornaments without a duration are left out.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        pass
+    data = _convert(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(data)
+    part.replace(path)
+    return data
+
+
+def _convert(name: str) -> bytes:
+    from music21 import corpus, meter
+    from symusic import Note, Score, TimeSignature, Track
+
+    # forceSource: music21 would otherwise unpickle what lies in the shared temporary folder.
+    work = corpus.parse(name, forceSource=True)
+    parts = [p for p in work.parts if str(p.partName or p.id).startswith(_VOICES)]
+    score = Score(_TICKS)
+    for part in parts if len(parts) >= len(_VOICES) else work.parts:
+        track = Track(name=str(part.partName or part.id), program=0)
+        for element in part.stripTies().flatten().notes:
+            length = round(element.quarterLength * _TICKS)
+            for pitch in element.pitches if length > 0 else ():
+                track.notes.append(Note(round(element.offset * _TICKS), length, pitch.midi, 80))
+        score.tracks.append(track)
+    for sign in work.parts[0].flatten().getElementsByClass(meter.TimeSignature):
+        score.time_signatures.append(
+            TimeSignature(round(sign.offset * _TICKS), sign.numerator, sign.denominator)
+        )
+    return bytes(score.dumps_midi())

@@ -1,0 +1,243 @@
+"""What there is to read: the pieces of a source, their labels, and a digest over all of it.
+
+Here: folders and fsspec URLs of MIDI files, the CSV of labels, and the list of chorales. Not here: parsing
+(reading.py), and choosing what is held out (split.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from aurl_trainer.config.data import SourceConfig
+from aurl_trainer.data.chorales import chorales, edition
+from aurl_trainer.data.readers import Task
+from aurl_trainer.errors import DataError, MissingError
+
+_ENDINGS = {".mid", ".midi"}
+_AT_ONCE = 64
+"""Files fetched together: fsspec does these at the same time where the storage can."""
+
+_VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+"""What file systems tell about a file's content, best first."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to read: `name` is unique and for people; `size` in bytes, None if not known.
+
+    `labels` holds `composer`, `set` and `title` as far as they are known. `place` is a path on the source's
+    file system, or a chorale's name.
+    """
+
+    name: str
+    place: str
+    size: int | None = None
+    version: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All of a source: `sources` sorted by name, and `warnings` for people.
+
+    `digest` is over names and contents, and over the labels, so that it is the same wherever the files lie.
+    `labelled` are the columns of labels that there are.
+    """
+
+    sources: tuple[Source, ...]
+    digest: str
+    labelled: frozenset[str]
+    warnings: tuple[str, ...] = ()
+
+
+def list_source(config: SourceConfig, cache: Path) -> Listing:
+    """Everything in a source. `cache` takes a note of digests, so that unchanged files are read once.
+
+    Raises DataError if the folder or the labels cannot be read or hold nothing.
+    """
+    if config.midi is None:
+        return _list_chorales()
+    found, others = _find(config.midi)
+    if not found:
+        also = f" (it has {others} files of other kinds)" if others else ""
+        raise DataError(f"data.source.midi: no .mid or .midi file in {config.midi}{also}")
+    labels, warnings = ({}, []) if config.labels is None else _labels(config.labels, {s.name for s in found})
+    labelled = frozenset().union(*(row.keys() for row in labels.values())) if labels else frozenset()
+    sources = tuple(
+        Source(s.name, s.place, s.size, s.version, labels.get(s.name, {}))
+        for s in sorted(found, key=lambda s: s.name)
+    )
+    contents = _contents(config, sources, cache)
+    digest = _sha256([contents, [[s.name, s.labels] for s in sources]])
+    return Listing(sources, digest, labelled, tuple(warnings))
+
+
+def tasks(
+    config: SourceConfig, chosen: Sequence[tuple[int, Source]], cache: Path
+) -> Iterator[Task | tuple[int, str]]:
+    """For each chosen source, by its number, a task for a reader, or the reason why there is none."""
+    if config.midi is None:
+        folder = cache / f"bach-{edition()}"
+        for index, source in chosen:
+            name = PurePosixPath(source.place).name
+            yield Task(index, {"chorale": source.place, "midi": str(folder / f"{name}.mid")})
+        return
+    for start in range(0, len(chosen), _AT_ONCE):
+        batch = chosen[start : start + _AT_ONCE]
+        bodies = _fetch(config.midi, [source for _, source in batch])
+        for (index, _), body in zip(batch, bodies, strict=True):
+            if isinstance(body, bytes):
+                problem = refusal(len(body), config.max_file_bytes)
+                yield (index, problem) if problem else Task(index, {}, body)
+            else:
+                yield index, f"cannot be read: {_first_line(body)}"
+
+
+def refusal(size: int | None, largest: int) -> str | None:
+    """Why a file of so many bytes is not read at all, if so."""
+    if size == 0:
+        return "empty file (0 bytes)"
+    if size is not None and size > largest:
+        return f"{size:,} bytes, more than data.source.max_file_bytes ({largest:,})"
+    return None
+
+
+def _list_chorales() -> Listing:
+    try:
+        found = chorales()
+    except ImportError as error:
+        raise MissingError(
+            f"data.source.music21 needs music21: pip install 'aurl[trainer]' ({error})"
+        ) from None
+    sources = tuple(
+        Source(c.name, c.name, labels={"composer": "Bach", "set": c.work, "title": c.title}) for c in found
+    )
+    digest = _sha256([edition(), [s.name for s in sources]])
+    return Listing(sources, digest, frozenset({"composer", "set", "title"}))
+
+
+def _open(url: str, name: str) -> tuple[Any, str]:
+    """File system and path of a URL; nothing of fsspec's is kept between calls."""
+    try:
+        system, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+    except ImportError as error:
+        raise MissingError(f"{name}: {url} needs a package: {_first_line(error)}") from None
+    except ValueError as error:
+        raise DataError(f"{name}: {url}: {_first_line(error)}") from None
+    return system, str(path)
+
+
+def _find(url: str) -> tuple[list[Source], int]:
+    """MIDI files below `url`, and how many other files there are."""
+    system, root = _open(url, "data.source.midi")
+    try:
+        if system.isfile(root):
+            raise DataError(f"data.source.midi: {url} is a file; name the folder that holds the MIDI files")
+        if not system.exists(root):
+            raise DataError(f"data.source.midi: there is no folder {url}")
+        files: dict[str, dict[str, Any]] = system.find(root, detail=True)
+    except DataError:
+        raise
+    except Exception as error:  # each storage has errors of its own
+        raise DataError(f"data.source.midi: {url} cannot be listed: {_first_line(error)}") from None
+    found = []
+    for path, info in files.items():
+        if PurePosixPath(path).suffix.lower() in _ENDINGS:
+            version = next((f"{k}={info[k]}" for k in _VERSIONS if info.get(k)), None)
+            name = path[len(root) :].lstrip("/") if path.startswith(root) else path
+            found.append(Source(name, path, info.get("size"), version))
+    return found, len(files) - len(found)
+
+
+def _fetch(url: str, batch: Sequence[Source]) -> list[bytes | Exception]:
+    system, _ = _open(url, "data.source.midi")
+    places = [source.place for source in batch]
+    # A list, since fsspec takes a single path, or one with special characters, for something else.
+    answers: list[bytes | Exception] = []
+    try:
+        found = system.cat(places, on_error="return") if len(places) > 1 else {}
+    except Exception:
+        found = {}
+    for place in places:
+        body = found.get(place)
+        if not isinstance(body, bytes):
+            try:
+                body = system.cat_file(place)
+            except Exception as error:
+                body = error
+        answers.append(body)
+    return answers
+
+
+def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path) -> str:
+    """A digest over the contents of all files, from the cache if size and version of all are the same."""
+    assert config.midi is not None
+    seen = _sha256([config.midi, config.max_file_bytes, [[s.name, s.size, s.version] for s in sources]])
+    note = cache / "digests" / seen
+    known = all(s.version is not None for s in sources)
+    if known and note.is_file():
+        return note.read_text()
+    whole = hashlib.sha256()
+    readable = [s for s in sources if refusal(s.size, config.max_file_bytes) is None]
+    for source in sources:
+        whole.update(json.dumps([source.name, source.size]).encode())
+    for start in range(0, len(readable), _AT_ONCE):
+        for body in _fetch(config.midi, readable[start : start + _AT_ONCE]):
+            whole.update(hashlib.sha256(body if isinstance(body, bytes) else b"unreadable").digest())
+    digest = whole.hexdigest()
+    if known:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(digest)
+    return digest
+
+
+def _labels(url: str, names: set[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Labels by file, and warnings. Raises DataError for a CSV that cannot be used."""
+    where = f"data.source.labels: {url}"
+    system, path = _open(url, "data.source.labels")
+    try:
+        text = system.cat_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{where} is not UTF-8 text") from None
+    except Exception as error:
+        raise DataError(f"{where} cannot be read: {_first_line(error)}") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    labels: dict[str, dict[str, str]] = {}
+    try:
+        columns = [c for c in reader.fieldnames or [] if c]
+        if "file" not in columns:
+            raise DataError(f"{where} has no column 'file'; its columns are: {', '.join(columns) or 'none'}")
+        for row in reader:
+            name = str(PurePosixPath((row["file"] or "").strip()))
+            if name in labels:
+                raise DataError(f"{where}, line {reader.line_num}: {name} has two rows")
+            wanted = {k: (row.get(k) or "").strip() for k in ("composer", "set", "title")}
+            labels[name] = {k: v for k, v in wanted.items() if v}
+    except csv.Error as error:
+        raise DataError(f"{where}, line {reader.line_num}: not readable as CSV: {error}") from None
+    matched = len(labels.keys() & names)
+    if not matched:
+        example = next(iter(labels), "nothing")
+        raise DataError(
+            f"{where} names none of the MIDI files: it says {example!r}, the folder has {min(names)!r}; "
+            "'file' is the path below data.source.midi"
+        )
+    warnings = [f"{len(labels) - matched} rows of {url} name no file"] if matched < len(labels) else []
+    return {name: row for name, row in labels.items() if name in names}, warnings
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
