@@ -1,0 +1,233 @@
+"""The training loop's view of checkpoints: probe, open, save.
+
+Every method is called by all ranks, at the same point; each returns or raises the same on all of them.
+Not here: the format (store/), how a state becomes packs (transfer.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.distributed as dist
+
+from aurl_trainer.checkpoint.agreement import Ranks
+from aurl_trainer.checkpoint.transfer import State, read, write
+from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.manifest import FORMAT, VERSION, Manifest
+from aurl_trainer.store.names import CheckpointName
+from aurl_trainer.store.plain import decode, encode
+from aurl_trainer.store.run_store import Claim, RunStore
+from aurl_trainer.store.versions import code_versions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a run goes on from. `extra` is what `save` was given; `warnings` names what was passed over."""
+
+    step: int
+    extra: dict[str, Any]
+    name: str
+    warnings: list[str] = field(default_factory=list)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The generation this world has taken, and where it resumes (None: from the start)."""
+
+    generation: int
+    restored: Restored | None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A committed checkpoint: wall time of the save, seconds, and the bytes stored by all ranks."""
+
+    step: int
+    seconds: float
+    bytes: int
+    name: str
+
+
+class Checkpointer:
+    """Saves and restores one run's training state at `uri`, any fsspec URL.
+
+    `run` names the run and `fingerprint` is its identity (config: Experiment.identity()): checkpoints of
+    another identity are refused. `compression` is a zstd level, 0 is off. `group` is the process group to
+    agree through (one that moves CPU objects, as gloo does); None: the default group, or none at world 1.
+    Raises CheckpointError for a URL whose protocol is unknown.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        run: str,
+        fingerprint: dict[str, Any],
+        keep: KeepConfig,
+        compression: int,
+        rank: int,
+        world: int,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        self._store = RunStore(Location(uri))
+        self._run = run
+        self._identity = fingerprint
+        self._keep = keep
+        self._level = compression
+        self._ranks = Ranks(rank, world, group)
+        self._claim: Claim | None = None
+        self._next = 0
+        self._swept = True
+
+    def probe(self) -> None:
+        """Tries the place before any training is done: rank 0 writes an object that every rank must read.
+
+        Raises CheckpointError: not writable, not there, no credentials, or not shared by all nodes.
+        """
+        place = self._store.location
+        name = self._ranks.first(place.write_probe)
+        try:
+            self._ranks.together(lambda: place.read_probe(name))
+        finally:
+            if self._ranks.rank == 0:
+                place.delete([name])
+
+    def open(self, state: State) -> Opened:
+        """Takes a new generation and loads the newest checkpoint that verifies into `state`, in place.
+
+        `state` maps names to parts (parts.py) or to plain trees of tensors. Damaged checkpoints are passed
+        over, newest first, each with a warning that names the damaged item; it is also logged.
+
+        Raises RefusedError (checkpoints of another configuration are here), FencedError (another world
+        opened later), CheckpointError (none verifies, the store does not answer, or the checkpoint does not
+        fit the state); after an error `state` may be half loaded.
+        """
+        store = self._store
+
+        def claim() -> tuple[Claim, list[CheckpointName]]:
+            store.check_identity(self._identity)
+            taken = store.claim(self._run, self._identity, self._ranks.size)
+            # Listed only now: what an earlier generation commits after this listing, this one's fence voids.
+            return taken, store.valid()
+
+        self._claim, names = self._ranks.first(claim)
+        warnings: list[str] = []
+        manifest: Manifest | None = None
+        for name in reversed(names):
+            try:
+                manifest = self._load(name, state)
+                break
+            except DamagedError as error:
+                warnings.append(f"checkpoint of step {name.step} is damaged and passed over: {error}")
+                self._warn(warnings[-1])
+        if names and manifest is None:
+            raise CheckpointError(
+                f"{store.location.uri}: none of its {len(names)} checkpoints is whole; to start anew, give "
+                f"the run another place. Last: {warnings[-1]}"
+            )
+        self._ranks.first(lambda: self._settle(manifest))
+        self._sweep()
+        self._next = self._claim.next_number
+        restored = None
+        if manifest is not None:
+            if warnings:
+                self._warn(f"resuming from step {manifest.step} ({manifest.name}) instead")
+            extra = decode(manifest.extra)
+            restored = Restored(manifest.step, extra, manifest.name, warnings, dict(manifest.metrics))
+        return Opened(self._claim.id.number, restored)
+
+    def _load(self, name: CheckpointName, state: State) -> Manifest:
+        data = self._ranks.first(lambda: self._store.manifest_bytes(name))
+        manifest = Manifest.parse(data, str(name))
+        self._ranks.together(lambda: read(state, self._store.location, manifest))
+        return manifest
+
+    def _settle(self, manifest: Manifest | None) -> None:
+        assert self._claim is not None
+        resumed = None if manifest is None else manifest.checkpoint
+        self._store.settle(self._claim, resumed, run=self._run, identity=self._identity)
+
+    def save(
+        self,
+        step: int,
+        state: State,
+        extra: dict[str, Any],
+        metrics: dict[str, float] | None = None,
+    ) -> Saved:
+        """Saves `state` as the checkpoint of `step` and, when it is committed, removes what is superfluous.
+
+        `extra` is plain: dict, list, tuple, text, numbers, None. `metrics` are kept with it; `val_nll`
+        decides which are best.
+
+        Raises CheckpointError when it could not be saved: nothing counts, the older checkpoints stay, and
+        training may go on. Raises FencedError when a later generation has taken over: leave.
+        """
+        if self._claim is None:
+            raise RuntimeError("save() before open()")
+        begun = time.monotonic()
+        name = CheckpointName(self._next, step, self._claim.id)
+        self._next += 1
+        if not self._swept:
+            self._sweep()  # what the last save left may be what fills the disk
+        try:
+            packs, tensors, scalars = write(state, self._store.location, name, self._ranks, self._level)
+        except CheckpointError:
+            self._sweep()
+            raise
+        # A put that seems to have failed may still arrive: the packs it refers to stay until the next save.
+        self._swept = False
+
+        def commit() -> int:
+            manifest = Manifest(
+                format=FORMAT,
+                version=VERSION,
+                name=str(name),
+                number=name.number,
+                step=step,
+                generation=name.generation.number,
+                nonce=name.generation.nonce,
+                run=self._run,
+                at=time.time(),
+                world=self._ranks.size,
+                identity=self._identity,
+                versions=code_versions(),
+                metrics={k: float(v) if math.isfinite(v) else None for k, v in (metrics or {}).items()},
+                extra=encode(extra, "extra"),
+                scalars=scalars,
+                packs=packs,
+                tensors=tensors,
+            )
+            self._store.commit(manifest)
+            return manifest.stored_bytes
+
+        stored = self._ranks.first(commit)
+        self._retain()
+        return Saved(step, time.monotonic() - begun, stored, str(name))
+
+    def _sweep(self) -> None:
+        self._retain(orphans_only=True)
+
+    def _retain(self, *, orphans_only: bool = False) -> None:
+        """Retention never fails a save: what it could not remove goes the next time."""
+        assert self._claim is not None
+        self._swept = True
+        if self._ranks.rank != 0:
+            return
+        keep = self._keep
+        try:
+            self._store.retain(self._claim.id, keep.latest, keep.best, orphans_only=orphans_only)
+        except AurlTrainerError as error:
+            log.warning("old checkpoints stay for now: %s", error)
+
+    def _warn(self, text: str) -> None:
+        if self._ranks.rank == 0:
+            log.warning("%s", text)

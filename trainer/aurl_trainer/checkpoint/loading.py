@@ -1,0 +1,49 @@
+"""Weights of a run into a model, for sampling, evaluation and reports. Writes nothing, needs no group."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from aurl_trainer.checkpoint.parts import ModelPart
+from aurl_trainer.checkpoint.transfer import read
+from aurl_trainer.errors import DamagedError
+from aurl_trainer.store.choose import Which, candidates
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.manifest import Manifest
+from aurl_trainer.store.run_store import RunStore
+
+log = logging.getLogger(__name__)
+
+MODEL = "model"
+"""The name under which the training loop saves the model."""
+
+
+def open_manifest(uri: str, which: Which = "latest") -> Manifest:
+    """The manifest of the newest, the best, or one step's checkpoint at `uri`, unread but for itself.
+
+    What a model must be built like: `identity` and `extra`. Raises CheckpointError when there is none.
+    """
+    return candidates(RunStore(Location(uri)), which)[0]
+
+
+def load_weights(uri: str, model: torch.nn.Module, which: Which = "latest") -> Manifest:
+    """Loads the model's weights from the newest ("latest"), the best ("best") or one step's checkpoint.
+
+    `best` is the lowest val_nll. A damaged checkpoint is passed over with a warning, except where a step
+    was asked for. Only the model's bytes are read. Raises CheckpointError when there is no checkpoint, or
+    it does not fit the model, and DamagedError when none is whole.
+    """
+    store = RunStore(Location(uri))
+    damage: DamagedError | None = None
+    for manifest in candidates(store, which):
+        try:
+            read({MODEL: ModelPart(model)}, store.location, manifest)
+        except DamagedError as error:
+            damage = error
+            log.warning("checkpoint of step %d is damaged and passed over: %s", manifest.step, error)
+        else:
+            return manifest
+    assert damage is not None  # candidates() gives at least one
+    raise damage

@@ -1,0 +1,108 @@
+"""The parts of a training state that hold tensors: a model and its optimizer.
+
+A part gives its tree of live tensors for saving, gives the same tree as the target of a load, and takes what
+is not a tensor from a loaded tree. Names are torch's fully qualified ones, the same with or without DDP and,
+through torch.distributed.checkpoint.state_dict, for sharded models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+
+@runtime_checkable
+class Part(Protocol):
+    """What the Checkpointer needs of one entry of the state; a plain dict of tensors will do as well."""
+
+    def capture(self) -> dict[str, Any]:
+        """The tree to save: live tensors, not copies."""
+
+    def target(self, saved: Collection[str]) -> dict[str, Any]:
+        """The tree to load into; `saved` holds the keys of the tensors in the checkpoint, below this part."""
+
+    def adopt(self, tree: dict[str, Any]) -> None:
+        """Takes over a tree whose tensors were loaded in place."""
+
+
+class ModelPart:
+    """A model's parameters and buffers."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+
+    def capture(self) -> dict[str, Any]:
+        """See Part."""
+        return dict(get_model_state_dict(self._model))
+
+    def target(self, saved: Collection[str]) -> dict[str, Any]:
+        """See Part."""
+        return self.capture()
+
+    def adopt(self, tree: dict[str, Any]) -> None:
+        """See Part."""
+        set_model_state_dict(self._model, tree)
+
+
+class OptimizerPart:
+    """An optimizer's state by parameter name, and its parameter groups.
+
+    An optimizer that has not stepped yet has no state, is saved without, and is loaded so: making the state
+    up would count one step too many.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._model = model
+        self._optimizer = optimizer
+
+    def capture(self) -> dict[str, Any]:
+        """See Part."""
+        if self._optimizer.state:
+            return cast(dict[str, Any], get_optimizer_state_dict(self._model, self._optimizer))
+        return {"state": {}, "param_groups": self._groups()}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        names = {id(p): _bare(n) for n, p in self._model.named_parameters()}
+        return [
+            {k: [names[id(p)] for p in v] if k == "params" else v for k, v in group.items()}
+            for group in self._optimizer.param_groups
+        ]
+
+    def target(self, saved: Collection[str]) -> dict[str, Any]:
+        """See Part. Makes the optimizer's state if it has none; its weights must be loaded afterwards."""
+        having = {p for k in saved if k.startswith("state.") for p in _prefixes(k.removeprefix("state."))}
+        if not having:
+            return {"state": {}, "param_groups": self._groups()}
+        tree = cast(dict[str, Any], get_optimizer_state_dict(self._model, self._optimizer))
+        return {**tree, "state": {k: v for k, v in tree["state"].items() if k in having}}
+
+    def adopt(self, tree: dict[str, Any]) -> None:
+        """See Part."""
+        if tree["state"]:
+            options = StateDictOptions(strict=False)
+            set_optimizer_state_dict(self._model, self._optimizer, tree, options=options)
+            return
+        self._optimizer.state.clear()
+        for live, loaded in zip(self._optimizer.param_groups, tree["param_groups"], strict=True):
+            live.update({k: v for k, v in loaded.items() if k != "params"})
+
+
+def _prefixes(key: str) -> list[str]:
+    """All that `key` begins with, up to one of its dots."""
+    return [key[:i] for i, letter in enumerate(key) if letter == "."]
+
+
+def _bare(name: str) -> str:
+    """A parameter's name without the wrappers that torch.distributed.checkpoint leaves out, too."""
+    return ".".join(
+        p for p in name.split(".") if p not in ("module", "_orig_mod", "_checkpoint_wrapped_module")
+    )

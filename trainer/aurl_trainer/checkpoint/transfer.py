@@ -1,0 +1,113 @@
+"""One state to one checkpoint and back, on all ranks.
+
+`write` runs DCP's steps (plan, global plan, write, gather) with our own agreement between them, so that a
+failing rank is everybody's failure and no exception is pickled. Not here: which checkpoint, and whether it
+may be committed (checkpointer.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch.distributed.checkpoint.planner import LoadPlan, SavePlan
+from torch.distributed.checkpoint.storage import WriteResult
+
+from aurl_trainer.checkpoint.agreement import Ranks
+from aurl_trainer.checkpoint.dcp import (
+    PackStorageReader,
+    PackStorageWriter,
+    TensorLoadPlanner,
+    TensorSavePlanner,
+    describe,
+    dtype_name,
+    metadata_of,
+)
+from aurl_trainer.checkpoint.parts import Part
+from aurl_trainer.checkpoint.tree import assign, join, split
+from aurl_trainer.errors import CheckpointError
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.manifest import Manifest, Pack, Tensor
+from aurl_trainer.store.names import CheckpointName
+
+State = Mapping[str, Any]
+"""By name, parts or plain trees (dicts, lists, tensors, plain values)."""
+
+
+def write(
+    state: State, location: Location, name: CheckpointName, ranks: Ranks, level: int
+) -> tuple[tuple[Pack, ...], dict[str, Tensor], Any]:
+    """Writes all ranks' packs; returns the manifest's packs, tensors and scalars on every rank.
+
+    Everything is durable on return and nothing is committed. Raises CheckpointError on all ranks if one
+    failed, with that rank's reason.
+    """
+    planner = TensorSavePlanner()
+    writer = PackStorageWriter(location, name, ranks.rank, level)
+
+    def plan() -> tuple[SavePlan, Any]:
+        tensors, scalars = split({k: v.capture() if isinstance(v, Part) else v for k, v in state.items()})
+        planner.set_up_planner(cast(dict[str, Any], tensors), None, ranks.rank == 0)
+        writer.set_up_storage_writer(ranks.rank == 0)
+        return writer.prepare_local_plan(planner.create_local_plan()), scalars
+
+    plans = ranks.together(plan)
+
+    def divide() -> list[SavePlan]:
+        return writer.prepare_global_plan(planner.create_global_plan([p for p, _ in plans])[0])
+
+    divided = ranks.first(divide)
+
+    def put() -> list[WriteResult]:
+        final = planner.finish_plan(divided[ranks.rank])
+        return writer.write_data(final, planner).value()
+
+    packs, tensors = describe(ranks.together(put))
+    return packs, tensors, plans[0][1]
+
+
+def read(state: State, location: Location, manifest: Manifest) -> None:
+    """Loads one checkpoint into this rank's `state`, in place; every chunk is verified before it is copied.
+
+    No collectives: ranks agree afterwards. Raises DamagedError, after which the state holds parts of this
+    checkpoint and needs another one, or CheckpointError when the checkpoint does not fit the state.
+    """
+    target: dict[str, Any] = {}
+    # All targets before any byte is read: making an optimizer's state takes a step on the weights.
+    for key, value in state.items():
+        inside = [k.removeprefix(f"{key}.") for k in manifest.tensors if k.startswith(f"{key}.")]
+        target[key] = value.target(inside) if isinstance(value, Part) else value
+    tensors, _ = split(target)
+    _check_fit(tensors, manifest, sorted(state))
+    planner = TensorLoadPlanner()
+    reader = PackStorageReader(location, manifest)
+    metadata = metadata_of(manifest)
+    planner.set_up_planner(cast(dict[str, Any], tensors), metadata, True)
+    reader.set_up_storage_reader(metadata, True)
+    plan: LoadPlan = planner.finish_plan(reader.prepare_local_plan(planner.create_local_plan()))
+    with torch.no_grad():
+        reader.read_data(plan, planner).wait()
+    scalars = manifest.scalars if isinstance(manifest.scalars, dict) else {}
+    for key, value in state.items():
+        loaded = join(scalars.get(key, {}), tensors)
+        if isinstance(value, Part):
+            value.adopt(loaded)
+        elif isinstance(value, dict):
+            assign(value, loaded)
+
+
+def _check_fit(tensors: Mapping[str, torch.Tensor], manifest: Manifest, parts: list[str]) -> None:
+    """Raises CheckpointError naming what is missing, too much, or of another shape or type."""
+    saved = {k: t for k, t in manifest.tensors.items() if k.partition(".")[0] in parts}
+    problems = [f"{k} is not in the checkpoint" for k in tensors.keys() - saved.keys()]
+    problems += [f"{k} is only in the checkpoint" for k in saved.keys() - tensors.keys()]
+    for key in tensors.keys() & saved.keys():
+        here = (dtype_name(tensors[key].dtype), tuple(tensors[key].shape))
+        there = (saved[key].dtype, saved[key].size)
+        if here != there:
+            problems.append(f"{key} is {there[0]}{list(there[1])} there and {here[0]}{list(here[1])} here")
+    if problems:
+        problems.sort()
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"{manifest.name} does not fit this model: {'; '.join(problems[:5])}{more}")

@@ -1,0 +1,65 @@
+"""Whether checkpoints are what their manifests say, byte for byte. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.store.manifest import Manifest
+from aurl_trainer.store.names import CheckpointName
+from aurl_trainer.store.packs import Wanted, read_chunks
+from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.sealed import unseal
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found. `problems` is empty for a whole checkpoint; one line each, naming the item."""
+
+    name: CheckpointName
+    problems: tuple[str, ...]
+    manifest: Manifest | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether every byte is as written."""
+        return not self.problems
+
+
+def verify(store: RunStore, name: CheckpointName, progress: Callable[[int], None] | None = None) -> Verdict:
+    """Reads all of one checkpoint and checks every hash; `progress` is told the bytes read.
+
+    Raises CheckpointError only when the store does not answer.
+    """
+    try:
+        manifest = Manifest.parse(store.manifest_bytes(name), str(name))
+    except DamagedError as error:
+        return Verdict(name, (str(error),))
+    problems = []
+    for pack in range(len(manifest.packs)):
+        wanted = [
+            Wanted(key, chunk)
+            for key, tensor in manifest.tensors.items()
+            for chunk in tensor.chunks
+            if chunk.pack == pack
+        ]
+        try:
+            for item, _ in read_chunks(store.location, manifest, wanted):
+                if progress is not None:
+                    progress(item.chunk.bytes)
+        except DamagedError as error:
+            problems.append(str(error))
+    return Verdict(name, tuple(problems), manifest)
+
+
+def verify_generations(store: RunStore) -> Iterator[str]:
+    """One line for each record of a generation that is not as written.
+
+    These harm nothing: their names alone decide what counts.
+    """
+    for fence in store.fences():
+        try:
+            unseal(store.location.get(fence.object), fence.object)
+        except (CheckpointError, FileNotFoundError) as error:
+            yield str(error)
