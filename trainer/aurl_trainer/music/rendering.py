@@ -131,8 +131,11 @@ def _midirenderer(font: Path, midi: Path, wav: Path) -> None:
 
     try:
         wav.write_bytes(midirenderer.render_wave_from(font.read_bytes(), midi.read_bytes()))
-    except (RuntimeError, ValueError) as error:
-        raise MissingError(f"midirenderer with {font}: {error}") from None
+    except BaseException as error:
+        # A panic of its Rust code is no Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise MissingError(f"midirenderer with {font}: {error}") from None
+        raise
 
 
 def _level(raw: Path, path: Path) -> None:

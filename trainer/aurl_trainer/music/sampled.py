@@ -34,16 +34,17 @@ def sample_pieces(
     step: int,
     *,
     prompts: Sequence[Sequence[int]] | None = None,
+    label: str = "",
     alive: Callable[[], None] = lambda: None,
 ) -> list[Path]:
-    """Samples `config.count` pieces and writes each to `folder` as step-<step>-<n>.mid, .wav and .mp3.
+    """Samples `config.count` pieces and writes each to `folder` as step-<step>-<label><n>.mid, .wav, .mp3.
 
     One process calls this, on its own. It draws from generators keyed by (seed, step, n) and leaves torch's
     and the model's mode alone, so training goes on as if it had not been. `prompts` are token ids, one list
     per piece or one for all, in place of the begin-of-piece token. `alive` is called after each file.
 
-    Gives back the files. Sound that cannot be made is one warning and costs the WAVs only; a piece in which
-    the model wrote no note is a warning and a MIDI file without notes.
+    Gives back the files. What cannot be written (no synthesizer, a full disk) is a warning and left out, so
+    that sampling never ends a run; a piece in which the model wrote no note is a MIDI file without notes.
     """
     if not config.count:
         return []
@@ -62,18 +63,21 @@ def sample_pieces(
     alive()
     tokenizer = prepared.tokenizer()
     scores = [as_piano_piece(tokenizer.decode(row), tempo_known=tokenizer.config.tempos) for row in rows]
-    folder.mkdir(parents=True, exist_ok=True)
     synthesizer = _synthesizer()
     files: list[Path] = []
-    for number, score in enumerate(scores, 1):
-        midi = folder / f"step-{step:06d}-{number}.mid"
-        score.dump_midi(midi)
-        files.append(midi)
-        if not score.note_num():
-            log.warning("%s has no notes: the model wrote none", midi.name)
-        elif synthesizer is not None:
-            files += _sound(score, midi, synthesizer)
-        alive()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, score in enumerate(scores, 1):
+            midi = folder / f"step-{step:06d}-{label}{number}.mid"
+            midi.write_bytes(score.dumps_midi())
+            files.append(midi)
+            if not score.note_num():
+                log.warning("%s has no notes: the model wrote none", midi.name)
+            elif synthesizer is not None:
+                files += _sound(score, midi, synthesizer)
+            alive()
+    except OSError as error:
+        log.warning("samples of step %d: %s", step, error)
     return files
 
 
@@ -108,6 +112,6 @@ def _sound(score: Any, midi: Path, synthesizer: Synthesizer) -> list[Path]:
     try:
         wav = render(score, midi.with_suffix(".wav"), synthesizer)
         return [wav, compress(wav, midi.with_suffix(".mp3"))]
-    except (MissingError, OSError) as error:
+    except (MissingError, OSError, RuntimeError) as error:
         log.warning("%s: no sound: %s", midi.name, error)
         return []

@@ -1,0 +1,77 @@
+"""`aurl evaluate`: how well a trained model predicts held-out music, against simple models.
+
+Not here: the measuring (engine/evaluation.py, music/baselines.py). Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, or a checkpoint URL.")],
+    checkpoint: Annotated[str, typer.Option(help="latest, best, or a step's number.")] = "latest",
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Use only the first so many held-out samples.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a trained model on the held-out pieces.
+
+    Prints the negative log likelihood per token (nats; lower is better)
+    beside a unigram and an order-2 Markov model of the same tokens, fitted on
+    the training pieces.
+
+    \b
+    Examples:
+      aurl evaluate runs/bach
+      aurl evaluate runs/bach --checkpoint best --json
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from aurl_trainer.commands.trained import open_trained, which_checkpoint
+    from aurl_trainer.data.dataset import LazyMidiDataset
+    from aurl_trainer.engine.evaluation import evaluate as measure_model
+    from aurl_trainer.engine.parallel import World
+    from aurl_trainer.engine.precision import Precision
+    from aurl_trainer.music.baselines import measure
+
+    interactive = sys.stderr.isatty()
+    trained = open_trained(run, which_checkpoint(checkpoint), progress=interactive)
+    training = LazyMidiDataset(trained.prepared, "train")
+    held_out = LazyMidiDataset(trained.prepared, "validation")
+    count = min(samples or len(held_out), len(held_out))
+    engine = trained.experiment.engine
+    batch = engine.batch.global_batch // engine.batch.shards
+    with Progress(console=Console(stderr=True), disable=not interactive, transient=True) as bar:
+        task = bar.add_task("held-out pieces", total=math.ceil(count / batch))
+        found = measure_model(
+            trained.model,
+            held_out,
+            count=count,
+            batch=batch,
+            world=World.alone(engine.device),
+            precision=Precision(engine.precision, trained.device),
+            alive=lambda: bar.advance(task),
+        )
+    simple = measure(training, held_out, trained.prepared.vocab_size, count)
+    rows = {"model": found.nll, "unigram": simple.unigram, "markov2": simple.markov2}
+    if as_json:
+        typer.echo(json.dumps({"step": trained.step, "tokens": found.tokens, "nats_per_token": rows}))
+        return
+    table = Table(title=f"Step {trained.step:,}: {found.tokens:,} held-out tokens")
+    table.add_column("")
+    for heading in ("nats/token", "as unsure as among", "model is better by"):
+        table.add_column(heading, justify="right")
+    names = {"model": "this model", "unigram": "unigram", "markov2": "order-2 Markov"}
+    for key, nll in rows.items():
+        ahead = "" if key == "model" else f"{nll - found.nll:+.3f}"
+        table.add_row(names[key], f"{nll:.3f}", f"{math.exp(nll):.1f} tokens", ahead)
+    Console().print(table)

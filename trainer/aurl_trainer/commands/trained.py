@@ -1,0 +1,69 @@
+"""A trained model from a run's checkpoints, for commands that use one.
+
+Not here: reading checkpoints (checkpoint/loading.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aurl_trainer.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+    from aurl_trainer.config.experiment import Experiment
+    from aurl_trainer.data.prepared import PreparedData
+    from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+    from aurl_trainer.store.choose import Which
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with the weights of `step`, on `device`, in evaluation mode, and what it was trained on."""
+
+    model: MusicTransformerVAEGAN
+    step: int
+    experiment: Experiment
+    prepared: PreparedData
+    device: torch.device
+
+
+def which_checkpoint(text: str) -> Which:
+    """`latest`, `best`, or a step's number. Raises typer.BadParameter."""
+    import typer
+
+    if text in ("latest", "best"):
+        return text  # type: ignore[return-value]
+    if text.isdecimal():
+        return int(text)
+    raise typer.BadParameter(f"expected latest, best, or a step's number, found {text!r}")
+
+
+def open_trained(run: str, which: Which, progress: bool) -> Trained:
+    """The model of a run: a run's directory or a checkpoint URL. The music is prepared if it is not yet.
+
+    Raises MissingError (no such run), CheckpointError (none that fits), and what preparing may raise.
+    """
+    from aurl_trainer.checkpoint.loading import load_weights, open_manifest
+    from aurl_trainer.config.document import Document
+    from aurl_trainer.config.experiment import Experiment
+    from aurl_trainer.data.prepared import prepare
+    from aurl_trainer.engine.parallel import pick_device
+    from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+    from aurl_trainer.store.choose import checkpoints_of
+    from aurl_trainer.store.plain import decode
+
+    uri = checkpoints_of(run)
+    extra: Any = decode(open_manifest(uri, which).extra)
+    if not isinstance(extra, dict) or "experiment" not in extra:
+        raise CheckpointError(f"{uri}: this checkpoint does not say which experiment it is of")
+    experiment = Document(extra["experiment"], f"{uri}: experiment").validate(Experiment)
+    prepared = prepare(experiment.data, experiment.seed, progress=progress)
+    model = MusicTransformerVAEGAN(
+        experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
+    )
+    loaded = load_weights(uri, model, which)
+    device = pick_device(experiment.engine.device, 0)
+    return Trained(model.to(device).eval(), loaded.step, experiment, prepared, device)
