@@ -6,9 +6,10 @@ list has a bound, so that a structural schema with CEL rules can be written from
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 
@@ -33,7 +34,20 @@ class ApiModel(BaseModel):
 Seconds = Annotated[int, Field(ge=0, le=10 * 365 * 86400)]
 """Whole seconds, at most ten years."""
 
-Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+
+def _label(value: str) -> str:
+    if not re.fullmatch(_LABEL, value):
+        raise ValueError(f"use lower-case letters, digits and dashes, as in bach-1; found {value!r}")
+    return value
+
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=63, json_schema_extra={"pattern": _LABEL}),
+    AfterValidator(_label),
+]
 """A DNS label: lower-case letters, digits and dashes, at most 63 characters."""
 
 Text = Annotated[str, Field(max_length=1024)]

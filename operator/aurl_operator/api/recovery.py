@@ -113,7 +113,7 @@ class Recovery(ApiModel):
     node_lost: LossBudget = LossBudget()
     """Nodes that vanished with their machine, and the loss of the rendezvous store."""
     crashes: CrashBudget = CrashBudget()
-    """Training processes that failed by themselves."""
+    """Training processes, or the rendezvous store, that failed by themselves."""
     hang: HangBudget = HangBudget()
     """Ranks that made no progress within their phase's limit."""
     out_of_memory: MemoryBudget = MemoryBudget()

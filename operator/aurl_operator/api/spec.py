@@ -10,9 +10,10 @@ resolves and validates it (load.py does so for files). Durations are whole secon
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from aurl_operator.api.base import ApiModel, Name, Seconds
 from aurl_operator.api.recovery import Recovery
@@ -22,7 +23,19 @@ API_VERSION = "aurl.dev/v1alpha1"
 KIND = "AurlTrainingJob"
 MAX_NODES = 1024
 
-Quantity = Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=64, pattern=r"^[0-9.]+[a-zA-Z]*$")]
+
+def _quantity(value: Any) -> Any:
+    if type(value) is int and value >= 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(QUANTITY, value) and len(value) <= 64:
+        return value
+    raise ValueError(f"expected a quantity such as 2, 500m or 8Gi; found {value!r}")
+
+
+QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e[0-9]+)?"
+Quantity = Annotated[int | str, BeforeValidator(_quantity)]
+"""As Kubernetes writes amounts: a whole number, or text such as `500m` and `8Gi`."""
+
 Labels = Annotated[
     dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]], Field(max_length=64)
 ]

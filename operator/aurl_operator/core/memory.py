@@ -134,6 +134,8 @@ class Memory:
     nodes_min: int = 0
     """`--nnodes` of this round."""
     nodes_max: int = 0
+    round_used: bool = False
+    """Whether a node of this round was ordered: its rendezvous may hold something."""
     tallies: Mapping[str, Tally] = field(default_factory=dict)
     """By budget: the field's name in `recovery`."""
     restarts: Mapping[str, int] = field(default_factory=dict)
@@ -144,6 +146,8 @@ class Memory:
     """By cause, over all incidents that are over."""
     started_at: float | None = None
     first_ready_at: float | None = None
+    whole_since: float | None = None
+    """Since when at least `nodes.min` are ready."""
     short_since: float | None = None
     """Since when fewer than `nodes.min` are ready although nothing holds their start back."""
     give_backs: int = 0
@@ -153,22 +157,27 @@ class Memory:
     finishing_since: float | None = None
     """When the first node of this round ended well."""
     finished: tuple[str, ...] = ()
-    """UIDs of this round's nodes that ended well."""
+    """UIDs of the nodes that ended well since then."""
     suspended_since: float | None = None
     suspended_seconds: float = 0.0
     advance: Advance | None = None
+    progress_at: float = 0.0
+    """`at` of the newest progress seen: older answers are passed over."""
     generation: int | None = None
     """Newest generation seen."""
+    world: int | None = None
+    """Ranks in it."""
+    resumed_from: int | None = None
     furthest_step: int | None = None
     durable_step: int | None = None
     productive_seconds: float = 0.0
     phase: JobPhase = JobPhase.PENDING
     phases: int = 0
     """How often the phase has changed."""
+    cleaned: bool = False
+    """The checkpoints of the deleted job are deleted."""
     conditions: tuple[Condition, ...] = ()
     outcome: Outcome | None = None
-    removed: tuple[str, ...] = ()
-    """UIDs of ended processes whose remains were ordered to be removed and are still seen."""
     outbox: tuple[LedgerEntry, ...] = ()
     """Ledger entries of the last reconcile: see plan.py for when they are written."""
 

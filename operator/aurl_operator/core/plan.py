@@ -1,16 +1,20 @@
 """What `reconcile` wants done about one job.
 
 How a backend carries a plan out, in this order:
-1. If `plan.memory` differs from what it was, persist it (atomically: a temporary file renamed, or one status
-   patch together with `plan.status`). Nothing else may happen before that has succeeded.
+1. If `plan.urgent`, persist `plan.memory`: a temporary file renamed, or one status patch together with
+   `plan.status`. Nothing else may happen before that has succeeded. Not urgent means that only marks of
+   progress have moved: persisting now and then is enough, but the next `reconcile` gets the new memory.
 2. Append the entries of `plan.ledger` to the ledger, leaving out any whose `(kind, id)` it already holds.
    They are also `plan.memory.outbox`: after its own start a backend writes `memory.outbox` this way before
    its first observation. So each entry is returned once and written exactly once, whenever the backend dies.
-3. Do the actions, in any order; each is safe to repeat, and is planned again until its effect is seen:
-   - `Start`: start this process. If one with this name exists already, that is known work: nothing to do.
+3. Do the actions, in any order:
+   - `Start`: start this process. Planned once for each name; one that could not be done is reported as a
+     `Refusal`. A name that exists already is known work: nothing to do. If the backend dies before it
+     started the process, the number is passed over and another attempt gets the next one.
    - `Stop`: `kill` false: send SIGTERM (a notice), and SIGKILL after `grace_seconds`; true: SIGKILL now.
-     Only the process with this very UID.
-   - `Remove`: forget an ended process and its remains (cluster: delete the pod).
+     Only the process with this very UID. Planned again until `stopping` or its end is seen.
+   - `Remove`: forget an ended process and its remains (cluster: delete the pod; local: nothing need be
+     done but to leave it out of the next observations). Planned again until it is not seen any more.
    - `DeleteJob`, `Release`: cluster only (time to live is over; let the finalizer go).
 4. Observe again when something changes, and after `wake_after` seconds at the latest (None: only when
    something changes). While nodes run, poll their progress every second or so besides.
@@ -94,6 +98,8 @@ class Plan:
     ledger: tuple[LedgerEntry, ...] = ()
     actions: tuple[Action, ...] = ()
     wake_after: float | None = None
+    urgent: bool = True
+    """Something other than marks of progress has changed in the memory."""
     outcome: Outcome | None = None
 
     @property

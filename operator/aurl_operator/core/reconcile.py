@@ -1,14 +1,87 @@
 """One look at one job, and what to do about it: `reconcile`, a pure function.
 
-Not here: the rules themselves, one file each in policies/.
+The order of the rules is here and nowhere else: first what happened (progress, ends), then what it means
+(cost, success, limits), then what there should be, last what to tell. Not here: the rules themselves, one
+file each in policies/.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
+from aurl_operator.core import ledger
+from aurl_operator.core.booking import book
+from aurl_operator.core.memory import Memory
 from aurl_operator.core.observed import Observed
-from aurl_operator.core.plan import Plan
+from aurl_operator.core.plan import Plan, Stop
+from aurl_operator.core.policies import cleanup, deadline, elastic, hang, recovery, start, success, suspend
+from aurl_operator.core.situation import Situation
+from aurl_operator.core.status import finish_phase, status_of
+
+KILL_MARGIN = 30.0
+"""Seconds beyond the grace period before a process that does not go is killed."""
+
+_MARKS = ("progress_at", "productive_seconds", "advance", "furthest_step", "resumed_from", "outbox")
+"""Fields of the memory that only follow progress: losing their last change does no harm."""
 
 
 def reconcile(observed: Observed) -> Plan:
     """What to persist, write and do about the job as it is `observed`."""
-    raise NotImplementedError
+    s = Situation(observed, observed.memory)
+    s = ledger.advance(s)
+    s, ended = book(s)
+    s = recovery.charge(s, ended)
+    s = success.finish(s, ended)
+    s = start.refuse_impossible(s)
+    s = deadline.enforce(s)
+    s = suspend.suspend(s)
+    s = elastic.rounds(s, ended)
+    s = hang.judge(s)
+    s = start.watch(s)
+    s = ledger.whole_again(s)
+    s = elastic.surplus(s)
+    s, starts = elastic.starts(s)
+    s, others = cleanup.clean(s, ended)
+    s = _bury(s)
+    s = finish_phase(s)
+    s, stops = _stops(s)
+    memory = dataclasses.replace(s.memory, outbox=s.entries)
+    return Plan(
+        memory=memory,
+        status=status_of(s),
+        ledger=s.entries,
+        actions=(*stops, *starts, *others),
+        wake_after=max(0.0, min(s.wakes) - s.now) if s.wakes else None,
+        urgent=bool(s.entries) or _settled(memory) != _settled(observed.memory),
+        outcome=memory.outcome,
+    )
+
+
+def _bury(s: Situation) -> Situation:
+    """When a job has failed, its open incidents are over: nothing recovers from them any more."""
+    outcome = s.memory.outcome
+    if outcome is None:
+        return s
+    still_open = [i for i in s.memory.incidents if not i.over]
+    return ledger.close(s, outcome.at, still_open, recovered=False)
+
+
+def _stops(s: Situation) -> tuple[Situation, tuple[Stop, ...]]:
+    """Decided stops whose effect is not seen yet, and kills of those that stay in spite of a notice."""
+    found: list[Stop] = []
+    for process in s.observed.processes:
+        stop = s.memory.stopping.get(process.uid)
+        if stop is None or process.end is not None:
+            continue
+        patience = stop.since + stop.grace_seconds + (KILL_MARGIN if stop.grace_seconds else 0.0)
+        kill = s.now >= patience
+        if kill or not process.stopping:
+            found.append(Stop(process.uid, process.name, kill, stop.grace_seconds, stop.reason))
+        if not kill:
+            s = s.wake(patience)
+    return s, tuple(found)
+
+
+def _settled(memory: Memory) -> Memory:
+    blank = Memory()
+    return dataclasses.replace(memory, **{name: getattr(blank, name) for name in _MARKS})

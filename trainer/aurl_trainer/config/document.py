@@ -125,6 +125,8 @@ def _words(model: type[BaseModel], error: ErrorDetails) -> str:
         return f"unknown field; {hint}"
     if error["type"] == "missing":
         return "is required"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"expected a mapping of fields; found {error.get('input')!r}"
     text = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
     if error["type"] != "value_error" and isinstance(given, str | int | float | bool):

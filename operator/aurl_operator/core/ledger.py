@@ -1,0 +1,154 @@
+"""What losses cost: progress seen, incidents that are over, goodput.
+
+Goodput = seconds of steps that are in the result / seconds since the first node was ready, without the time
+the job was suspended on purpose. An incident is over at the first step that had not been done before it:
+- `recovery_seconds`: from the loss to the first step finished after it, whether new or done again;
+- `steps_redone`: from the step resumed from to the furthest one known before the loss;
+- `lost_seconds`: from the loss to the first new step, so the steps done again are in it. While several
+  incidents are open, time counts for the newest: the sum is never more than the time that went by.
+A `command` job reports no steps: its incidents are over when all its nodes are ready again.
+
+Not here: what makes an incident (policies/recovery.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from aurl_operator.core.memory import Advance, Incident
+from aurl_operator.core.policies.recovery import refill
+from aurl_operator.core.situation import Situation
+from aurl_trainer.contract import LedgerEntry, Progress
+
+
+def advance(s: Situation) -> Situation:
+    """Takes in progress: what is new in it, budgets it refills, incidents it ends."""
+    progress = s.observed.progress
+    if progress is None or progress.rank != 0 or progress.at <= s.memory.progress_at:
+        return s
+    memory = s.memory
+    if progress.generation != memory.generation:
+        s = s.tell(
+            LedgerEntry(
+                kind="generation",
+                at=progress.at,
+                id=f"generation/{memory.round}/{progress.generation}",
+                message=f"generation {progress.generation} of {progress.world} ranks",
+                step=progress.resumed_from,
+                world=progress.world,
+                generation=progress.generation,
+            )
+        )
+    mark = memory.advance
+    here = (progress.generation, progress.phase, progress.step)
+    if mark is None or (mark.generation, mark.phase, mark.step) != here:
+        mark = Advance(*here, at=progress.at)
+    before = memory.durable_step
+    durable = progress.last_durable_step
+    s = s.remember(
+        progress_at=progress.at,
+        generation=progress.generation,
+        world=progress.world,
+        resumed_from=progress.resumed_from,
+        productive_seconds=progress.productive_seconds,
+        advance=mark,
+    )
+    if durable is not None and (before is None or durable > before):
+        s = s.remember(durable_step=durable)
+        # A first sight of a checkpoint that was resumed from is not a new one.
+        if durable > (progress.resumed_from or 0):
+            s = refill(s)
+    s = _after_losses(s, progress)
+    return s.remember(furthest_step=max(s.memory.furthest_step or 0, progress.step))
+
+
+def _after_losses(s: Situation, progress: Progress) -> Situation:
+    """Incidents before which this step had not been made are over."""
+    incidents: list[Incident] = []
+    over: list[Incident] = []
+    resumed = progress.resumed_from or 0
+    for incident in s.memory.incidents:
+        if not incident.over and progress.at > incident.at:
+            if progress.generation == incident.generation:
+                # The old world may have finished a step or two that was not reported before the loss.
+                furthest = max(incident.furthest or 0, progress.step)
+                incident = dataclasses.replace(incident, furthest=furthest)
+            elif progress.step > resumed or progress.step > (incident.furthest or 0):
+                incident = _resumed(incident, progress, resumed)
+                if progress.step > (incident.furthest or 0):
+                    over.append(incident)
+        incidents.append(incident)
+    s = s.remember(incidents=tuple(incidents))
+    return close(s, progress.at, over)
+
+
+def _resumed(incident: Incident, progress: Progress, resumed: int) -> Incident:
+    if incident.recovery_seconds is not None:
+        return incident
+    return dataclasses.replace(
+        incident,
+        recovery_seconds=progress.at - incident.at,
+        steps_redone=max(0, (incident.furthest or 0) - resumed),
+    )
+
+
+def whole_again(s: Situation) -> Situation:
+    """Ends the incidents of a job that reports no steps, once all its nodes are ready."""
+    if s.spec.training is not None or s.memory.progress_at or s.ready < s.spec.nodes.max:
+        return s
+    return close(s, s.now, [i for i in s.memory.incidents if not i.over and i.at < s.now])
+
+
+def close(s: Situation, at: float, incidents: list[Incident], *, recovered: bool = True) -> Situation:
+    """Ends `incidents` at `at`. `recovered`: with a ledger entry each; a job that failed recovers nothing."""
+    if not incidents:
+        return s
+    ordered = sorted(incidents, key=lambda i: i.at)
+    until = [*(i.at for i in ordered[1:]), at]
+    lost = dict(s.memory.lost_seconds)
+    done: dict[str, Incident] = {}
+    for incident, end in zip(ordered, until, strict=True):
+        seconds = max(0.0, end - incident.at)
+        cause = incident.cause.value
+        lost[cause] = lost.get(cause, 0.0) + seconds
+        recovery = incident.recovery_seconds
+        if recovery is None and recovered:
+            recovery = max(0.0, at - incident.at)
+        done[incident.id] = dataclasses.replace(
+            incident, over=True, lost_seconds=seconds, recovery_seconds=recovery
+        )
+        if recovered:
+            s = s.tell(_recovered(done[incident.id], at))
+    return s.remember(
+        incidents=tuple(done.get(i.id, i) for i in s.memory.incidents),
+        lost_seconds=lost,
+    )
+
+
+def _recovered(incident: Incident, at: float) -> LedgerEntry:
+    return LedgerEntry(
+        kind="recovered",
+        at=at,
+        id=incident.id,
+        cause=incident.cause.value,
+        nodes=list(incident.nodes),
+        uids=list(incident.uids),
+        message=incident.message,
+        step=incident.furthest,
+        lost_seconds=incident.lost_seconds,
+        recovery_seconds=incident.recovery_seconds,
+        steps_redone=incident.steps_redone,
+    )
+
+
+def goodput(s: Situation) -> float | None:
+    """Share of the time since the first node was ready that is in the result; None: cannot be told yet."""
+    memory = s.memory
+    if memory.first_ready_at is None or not memory.progress_at:
+        return None
+    end = memory.outcome.at if memory.outcome else s.now
+    asleep = memory.suspended_seconds
+    if memory.suspended_since is not None:
+        asleep += end - memory.suspended_since
+    elapsed = end - memory.first_ready_at - asleep
+    return None if elapsed <= 0 else min(1.0, memory.productive_seconds / elapsed)

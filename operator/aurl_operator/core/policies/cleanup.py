@@ -1,0 +1,97 @@
+"""What goes when a job has ended or is deleted: nodes, store, remains of pods, checkpoints, the object.
+
+While a job runs, only the remains of its last `REMAINS` ended processes are kept. Checkpoints are deleted by
+a cleaner, a process of the job's own image with the job's own secret, in at most `TRIES` tries: the job's
+deletion is never blocked for ever. Not here: when a job has ended (the other policies).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aurl_operator.core.booking import Ended
+from aurl_operator.core.names import slot
+from aurl_operator.core.observed import Role, State
+from aurl_operator.core.plan import Action, DeleteJob, Release, Remove
+from aurl_operator.core.policies.elastic import order
+from aurl_operator.core.situation import Situation
+from aurl_trainer.contract import Cause
+
+REMAINS = 10
+"""Ended processes whose remains stay while the job runs."""
+
+TRIES = 3
+"""Cleaners started before the job is let go with its checkpoints."""
+
+CLEANER_SECONDS = 600.0
+"""How long one cleaner may take."""
+
+
+def clean(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Action, ...]]:
+    """Stops what is to stop, and says what to remove."""
+    if s.observed.deleting:
+        return _deleted(s, ended)
+    if s.memory.outcome is not None:
+        return _after_end(s)
+    if s.suspended and not s.nodes:
+        for store in s.living(Role.STORE):
+            s = s.stop(store.uid, "suspended")
+    return s, _old_remains(s)
+
+
+def _after_end(s: Situation) -> tuple[Situation, tuple[Action, ...]]:
+    cleanup = s.spec.cleanup
+    outcome = s.memory.outcome
+    assert outcome is not None
+    removable = s.observed.capabilities.removes_jobs
+    if cleanup.pods != "None" or not removable:
+        s = _stop_all(s, "the job has ended")
+    actions: list[Action] = []
+    if cleanup.pods == "All":
+        actions += [Remove(p.uid, p.name) for p in s.observed.processes if p.state is State.ENDED]
+    if cleanup.ttl_seconds_after_finished is not None and removable:
+        due = outcome.at + cleanup.ttl_seconds_after_finished
+        if s.now >= due:
+            actions.append(DeleteJob())
+        else:
+            s = s.wake(due)
+    return s, tuple(actions)
+
+
+def _deleted(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Action, ...]]:
+    s = _stop_all(s, "the job is deleted")
+    if s.nodes or s.living(Role.STORE):
+        return s, ()
+    wanted = s.spec.cleanup.checkpoints
+    if wanted == "Keep" or s.memory.started_at is None:
+        return s, (Release(),)
+    if s.memory.cleaned or any(e.role is Role.CLEANER and e.cause is Cause.SUCCEEDED for e in ended):
+        return s.remember(cleaned=True), (Release("checkpoints deleted"),)
+    for cleaner in s.living(Role.CLEANER):
+        due = s.memory.live[cleaner.uid].since + CLEANER_SECONDS
+        s = s.wake(due) if s.now < due else s.stop(cleaner.uid, "takes too long", kill=True)
+    if s.living(Role.CLEANER) or any(i.role is Role.CLEANER for i in s.memory.starting):
+        return s, ()
+    refused = next((r for r in s.observed.refusals if r.role is Role.CLEANER), None)
+    if refused is not None:
+        return s, (Release(f"checkpoints stay: the cleaner was refused: {refused.waiting.message}"),)
+    if s.memory.attempts.get(slot(Role.CLEANER, 0), 0) >= TRIES:
+        return s, (Release(f"checkpoints stay: {TRIES} cleaners failed"),)
+    s, start = order(s, Role.CLEANER, 0, keep_best=wanted == "KeepBest")
+    return s, (start,)
+
+
+def _stop_all(s: Situation, reason: str) -> Situation:
+    for node in s.nodes:
+        s = s.stop(node.uid, reason)
+    if not s.nodes:
+        # Agents that save need the store to agree; it goes last.
+        for store in s.living(Role.STORE):
+            s = s.stop(store.uid, reason)
+    return s
+
+
+def _old_remains(s: Situation) -> tuple[Remove, ...]:
+    remains = [p for p in s.observed.processes if p.end is not None and p.uid in s.memory.booked]
+    remains.sort(key=lambda p: (p.end.at if p.end else 0.0, p.name))
+    return tuple(Remove(p.uid, p.name) for p in remains[: max(0, len(remains) - REMAINS)])

@@ -1,0 +1,170 @@
+"""Which nodes and store there should be: the range `nodes`, rounds, replacements, notices.
+
+- Strive for `nodes.max`; training goes on with what is left, down to `nodes.min`, while replacements start.
+- A replacement takes the lowest index that nobody holds, and that index's next attempt.
+- A node under notice is replaced before it goes, at another index; it goes by itself.
+- A round is one rendezvous. A changed range, a lost store, and agents that are all gone mean a new one: the
+  agents of the old round get a notice, save and leave, and only then the new round starts.
+- Several nodes need the store: it is started first, its address goes into each node's start.
+
+Not here: how long to wait after what (recovery.py), what is stopped at the end (cleanup.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aurl_operator.core.booking import Ended
+from aurl_operator.core.memory import Intent
+from aurl_operator.core.names import process_name, slot
+from aurl_operator.core.observed import Process, Role
+from aurl_operator.core.plan import Start
+from aurl_operator.core.policies.recovery import held_until
+from aurl_operator.core.situation import Situation
+from aurl_trainer.contract import Cause
+
+RETRY_SECONDS = 15.0
+"""After a refused start, before the next try."""
+
+
+def rounds(s: Situation, ended: Sequence[Ended]) -> Situation:
+    """Begins a new round where agents could not meet any more in the old one."""
+    if not s.open or s.suspended or s.memory.finishing_since is not None:
+        return s
+    memory = s.memory
+    if memory.round == 0:
+        return s.next_round()
+    lost_store = any(e.role is Role.STORE and e.cause not in (Cause.STOPPED,) for e in ended)
+    unreachable = any(e.cause is Cause.STORE_LOST and e.round == memory.round for e in ended)
+    changed = (memory.nodes_min, memory.nodes_max) != (s.spec.nodes.min, s.spec.nodes.max)
+    if unreachable and not lost_store:
+        for store in s.living(Role.STORE):
+            s = s.stop(store.uid, "its agents cannot reach it", kill=True)
+    nobody = not s.nodes and not any(i.role is Role.NODE for i in memory.starting)
+    if lost_store or unreachable or changed or (nobody and memory.round_used):
+        s = s.next_round()
+    for node in s.nodes:
+        if node.round != s.memory.round:
+            s = s.stop(node.uid, "a new round begins")
+    return s
+
+
+def starts(s: Situation) -> tuple[Situation, tuple[Start, ...]]:
+    """The store and nodes to start now."""
+    if not s.open or s.suspended or s.memory.finishing_since is not None:
+        return s, ()
+    if s.memory.started_at is None:
+        s = s.remember(started_at=s.now)
+    if _old_round_lingers(s):
+        return s, ()
+    hold = max(held_until(s), s.memory.hold_until)
+    if s.now < hold:
+        return s.wake(hold), ()
+    address: str | None = None
+    if s.elastic:
+        s, store, address = _store(s)
+        if address is None:
+            return s, store
+    else:
+        store = ()
+    s, nodes = _nodes(s, address)
+    return s, (*store, *nodes)
+
+
+def surplus(s: Situation) -> Situation:
+    """Gives notice to nodes beyond `nodes.max`, highest index first, and to a store nobody needs."""
+    if not s.open or s.suspended:
+        return s
+    staying = [p for p in s.nodes if _stays(s, p)]
+    for node in staying[s.spec.nodes.max :]:
+        s = s.stop(node.uid, "one too many")
+    if not s.elastic and not s.nodes:
+        for store in s.living(Role.STORE):
+            s = s.stop(store.uid, "not needed")
+    return s
+
+
+def _old_round_lingers(s: Situation) -> bool:
+    """Whether agents that cannot meet the new ones may still train: two worlds at once are never wanted."""
+    leaving = [p for p in s.nodes if s.leaving(p)]
+    if leaving and not s.elastic:
+        return True
+    old = any(i.round != s.memory.round for i in s.memory.starting if i.role is Role.NODE)
+    return old or any(p.round != s.memory.round for p in leaving)
+
+
+def _stays(s: Situation, process: Process) -> bool:
+    """Whether a node counts towards `nodes.max`. One under notice does not if another can join beside it."""
+    return not s.leaving(process) and (process.notice is None or not s.elastic)
+
+
+def _store(s: Situation) -> tuple[Situation, tuple[Start, ...], str | None]:
+    stores = [p for p in s.living(Role.STORE) if p.uid not in s.memory.stopping]
+    if stores:
+        return s, (), stores[-1].address
+    if s.living(Role.STORE) or _pending(s, Role.STORE):
+        return s, (), None
+    s, wait = _refused(s, Role.STORE)
+    if wait:
+        return s, (), None
+    s, start = order(s, Role.STORE, 0)
+    return s, (start,), None
+
+
+def _nodes(s: Situation, address: str | None) -> tuple[Situation, tuple[Start, ...]]:
+    intents = _pending(s, Role.NODE)
+    s, wait = _refused(s, Role.NODE)
+    if wait:
+        return s, ()
+    missing = s.spec.nodes.max - sum(1 for p in s.nodes if _stays(s, p)) - len(intents)
+    if not s.elastic and s.nodes:
+        # Two agents that each host a rendezvous of their own would be two worlds.
+        missing = 0
+    taken = {p.index for p in s.nodes} | {i.index for i in intents}
+    found: list[Start] = []
+    index = 0
+    while len(found) < missing:
+        if index not in taken:
+            s, start = order(s, Role.NODE, index, address)
+            found.append(start)
+        index += 1
+    if found:
+        s = s.remember(round_used=True)
+    return s, tuple(found)
+
+
+def _pending(s: Situation, role: Role) -> list[Intent]:
+    return [i for i in s.memory.starting if i.role is role]
+
+
+def _refused(s: Situation, role: Role) -> tuple[Situation, bool]:
+    """Whether the last try was refused too short a time ago."""
+    again = max((r.at + RETRY_SECONDS for r in s.observed.refusals if r.role is role), default=0.0)
+    return s.wake(again), s.now < again
+
+
+def order(
+    s: Situation, role: Role, index: int, store: str | None = None, *, keep_best: bool = False
+) -> tuple[Situation, Start]:
+    """Orders a start under the next attempt of this index, and remembers it."""
+    memory = s.memory
+    key = slot(role, index)
+    attempt = memory.attempts.get(key, 0)
+    name = process_name(role, index, attempt)
+    start = Start(
+        role=role,
+        index=index,
+        attempt=attempt,
+        round=memory.round,
+        name=name,
+        rdzv_id=f"{s.observed.run_id}-{memory.round}",
+        nodes_min=memory.nodes_min,
+        nodes_max=memory.nodes_max,
+        store=store,
+        keep_best=keep_best,
+    )
+    s = s.remember(
+        attempts={**memory.attempts, key: attempt + 1},
+        starting=(*memory.starting, Intent(role, name, index, attempt, memory.round, s.now)),
+    )
+    return s, start
