@@ -54,6 +54,10 @@ class Env(StrEnum):
     """Seconds between SIGTERM and SIGKILL."""
     HANG_LIMITS = "AURL_HANG_LIMITS"
     """JSON object: seconds without progress by phase, as in `{"step": 300, "evaluate": 1800}`."""
+    PEER_TIMEOUT = "AURL_PEER_TIMEOUT"
+    """Seconds without a beat after which a rank or an agent counts as missing; 10 if absent."""
+    ROUND = "AURL_ROUND"
+    """Set by the agent for its ranks: the round of the rendezvous that formed their world."""
 
 
 class ExitCode(IntEnum):
