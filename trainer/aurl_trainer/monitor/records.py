@@ -33,8 +33,8 @@ class Start:
     generation: int
     rank: int
     world: int
-    node: str
     total_steps: int
+    node: str = ""
     resumed_from: int | None = None
     checkpoint: str | None = None
 
@@ -87,10 +87,11 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Sample ids that this rank used in `step`, in order; each rank writes its own."""
+    """Sample ids that this rank used in `step`, in order, and the step's loss; each rank writes its own."""
 
     step: int
     ids: list[int]
+    loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

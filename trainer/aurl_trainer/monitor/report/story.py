@@ -1,0 +1,122 @@
+"""The summary in plain words: what was trained, how it went, and how good it got.
+
+Not here: the figures themselves (figures.py), nor how the page looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from aurl_trainer.config.experiment import resolve
+from aurl_trainer.errors import ConfigError
+from aurl_trainer.monitor.report import words
+from aurl_trainer.monitor.report.figures import UNFINISHED, Figures
+from aurl_trainer.monitor.report.source import Run
+
+
+def experiment(run: Run) -> dict[str, Any]:
+    """The run's experiment with its preset resolved; as written if that is not possible."""
+    try:
+        return resolve(run.experiment)
+    except ConfigError:
+        return run.experiment
+
+
+def paragraphs(run: Run, facts: Figures) -> list[str]:
+    """The summary: how it went, and how good it got."""
+    went = " ".join(filter(None, (_what(run, facts), _how(facts), _losses(facts))))
+    return [p for p in (went, _result(facts)) if p]
+
+
+def _what(run: Run, facts: Figures) -> str:
+    if not run.experiment and not facts.lineage:
+        return "This job ran a program of its own; what it trained is in its logs."
+    raw = experiment(run)
+    layers = _in(raw, "model", "layers")
+    model = f"A transformer of {layers} layers" if layers else "A transformer"
+    parameters = run.setup.get("parameters")
+    if parameters:
+        model += f" ({words.count(parameters)} parameters)"
+    pieces = run.setup.get("train_pieces")
+    music = _music(raw)
+    return f"{model} was trained on {f'{pieces:,} pieces of ' if pieces else ''}{music}."
+
+
+def _music(raw: dict[str, Any]) -> str:
+    if _in(raw, "data", "source", "music21") == "bach":
+        return "Bach’s chorales"
+    folder = _in(raw, "data", "source", "midi")
+    return f"the MIDI files in {folder}" if folder else "music"
+
+
+def _how(facts: Figures) -> str:
+    if not facts.lineage:
+        why = f": {facts.message}" if facts.message else "."
+        return f"It never got to train{why}" if facts.phase == "Failed" else "No rank has started yet."
+    nodes = words.plural(facts.most_nodes, "node") if facts.most_nodes else ""
+    ranks = words.plural(facts.most_ranks, "rank")
+    where = f"up to {nodes} ({ranks})" if nodes and len(facts.lineage) > 1 else f"{nodes or ranks}"
+    took = words.duration(facts.wall_seconds)
+    if facts.phase == "Succeeded":
+        return f"It finished all {facts.step:,} steps in {took} on {where}."
+    done = f"{facts.step:,} of {facts.total_steps:,} steps in {took} on {where}"
+    if facts.phase == "Failed":
+        return f"It failed after {done}{': ' + facts.message if facts.message else '.'}"
+    if facts.phase == "Suspended":
+        return f"It is suspended after {done}."
+    standing = "It had done" if facts.phase == UNFINISHED else "It is still going on and had done"
+    return f"{standing} {done} when this report was written."
+
+
+def _losses(facts: Figures) -> str:
+    if not facts.lineage:
+        return ""
+    if not facts.incidents:
+        return "Nothing was lost on the way." if facts.step else ""
+    causes = Counter(words.cause(i.cause) for i in facts.incidents)
+    what = words.listing([f"{n} × {cause}" if n > 1 else cause for cause, n in causes.items()])
+    text = f"{words.plural(len(facts.incidents), 'disturbance').capitalize()} on the way ({what})"
+    recovered = [i for i in facts.incidents if i.recovered_at is not None]
+    slowest = facts.slowest_recovery
+    if recovered and slowest is not None:
+        all_of = "each time" if len(recovered) > 1 else "then"
+        if len(recovered) < len(facts.incidents):
+            all_of = f"after {len(recovered)} of them"
+        text += f"; {all_of} it went on by itself, after {words.duration(slowest)}"
+        text += " at most" if len(recovered) > 1 else ""
+    redone = facts.steps_redone
+    text += f". {words.plural(redone, 'step').capitalize()} had to be done again" if recovered else ""
+    return f"{text}."
+
+
+def _result(facts: Figures) -> str:
+    loss = facts.val_loss
+    if loss is None:
+        return ""
+    text = (
+        f"On held-out music it needs {loss:.3f} nats per token: on average as unsure as when choosing "
+        f"among {_choices(loss)} equally likely tokens."
+    )
+    if facts.markov2 is not None and facts.unigram is not None:
+        verdict = "better" if loss < facts.markov2 else "worse"
+        text += (
+            f" That is {abs(facts.markov2 - loss):.3f} {verdict} than a model that counts what follows "
+            f"each pair of tokens ({facts.markov2:.3f}, or {_choices(facts.markov2)} choices), and "
+            f"{abs(facts.unigram - loss):.3f} {'better' if loss < facts.unigram else 'worse'} than one that "
+            f"only knows how frequent each token is ({facts.unigram:.3f})."
+        )
+    return text
+
+
+def _choices(nats: float) -> str:
+    """Perplexity."""
+    value = math.exp(min(nats, 50.0))
+    return f"{value:.1f}" if value < 100 else words.count(value)
+
+
+def _in(raw: Any, *keys: str) -> Any:
+    for key in keys:
+        raw = raw.get(key) if isinstance(raw, dict) else None
+    return raw
