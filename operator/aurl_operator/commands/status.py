@@ -1,0 +1,114 @@
+"""`aurl status`: how a run on this machine is going, or how it went."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aurl_operator.api.status import JobStatus
+
+
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, or its name below runs/.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show how a run is going, or how it went.
+
+    \b
+    Examples:
+      aurl status runs/my-job
+      aurl status my-job
+      aurl status runs/my-job --json | jq .status.progress.step
+      watch -n 2 aurl status runs/my-job
+    """
+    from rich.console import Console
+
+    from aurl_operator.api.status import JobStatus
+    from aurl_operator.backends.local.rundir import held, read_state
+
+    path = find_run(run)
+    state = read_state(path) or {}
+    running = held(path)
+    if as_json:
+        shown = {name: state.get(name) for name in ("run", "status", "processes", "at")}
+        typer.echo(json.dumps({"directory": str(path), "running": running, **shown}, indent=1))
+        return
+    if "status" not in state:
+        typer.echo(f"{path}: nothing has happened yet")
+        return
+    _show(Console(highlight=False), path, running, state, JobStatus.model_validate(state["status"]))
+
+
+def find_run(run: Path) -> Path:
+    """The run's directory, by its path or its name below `runs/`. Raises MissingError."""
+    from aurl_operator.errors import MissingError
+    from aurl_trainer.contract import RunFile
+
+    for path in (run, Path("runs") / run):
+        if (path / RunFile.STATE).is_file():
+            return path
+    raise MissingError(f"{run}: no run here (a run's directory has a {RunFile.STATE}; see runs/)")
+
+
+def _show(console: Console, path: Path, running: bool, state: dict[str, Any], now: JobStatus) -> None:
+    from rich.table import Table
+
+    alive = f"running, seen {max(0, round(time.time() - state['at']))} s ago" if running else "not running"
+    table = Table(
+        title=f"{path} ({alive})", title_justify="left", show_header=False, box=None, padding=(0, 2)
+    )
+    for name, text in _rows(state, now):
+        table.add_row(name, text)
+    console.print(table)
+    if now.incidents:
+        incidents = Table("at", "cause", "nodes", "step", "next step after", "lost", "message", box=None)
+        for one in now.incidents:
+            incidents.add_row(
+                one.at,
+                one.cause,
+                ", ".join(one.nodes),
+                "" if one.step is None else str(one.step),
+                "" if one.recovery_seconds is None else f"{one.recovery_seconds:.1f} s",
+                "" if one.lost_seconds is None else f"{one.lost_seconds:.1f} s",
+                one.message.partition("\n")[0],
+            )
+        console.print(incidents)
+
+
+def _rows(state: dict[str, Any], now: JobStatus) -> list[tuple[str, str]]:
+    from aurl_operator.commands.screen import duration
+
+    rows = [("phase", now.phase.value + (f": {now.message}" if now.message else ""))]
+    processes = ", ".join(f"{p['name']} {p['state']}" for p in state.get("processes", ()))
+    rows.append(
+        (
+            "nodes",
+            f"{now.nodes.ready} of {now.nodes.desired} ready" + (f" ({processes})" if processes else ""),
+        )
+    )
+    if (progress := now.progress) is not None:
+        figures = [f"step {progress.step} of {progress.total}"]
+        if progress.loss is not None:
+            figures.append(f"loss {progress.loss:.4f}")
+        if progress.val_loss is not None:
+            figures.append(f"validation NLL {progress.val_loss:.4f}")
+        if progress.tokens_per_second is not None:
+            figures.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+        if progress.eta_seconds is not None:
+            figures.append(f"{duration(progress.eta_seconds)} left")
+        rows.append(("progress", ", ".join(figures)))
+    if now.checkpoint.last_durable_step is not None:
+        rows.append(("checkpoint", f"step {now.checkpoint.last_durable_step}"))
+    if now.restarts:
+        rows.append(("incidents", ", ".join(f"{n} {cause}" for cause, n in sorted(now.restarts.items()))))
+    if now.goodput.ratio:
+        lost = ", ".join(f"{c} {s:.0f} s" for c, s in now.goodput.lost_seconds.items())
+        rows.append(("goodput", f"{now.goodput.ratio:.0%}" + (f", lost to {lost}" if lost else "")))
+    return rows
