@@ -4,7 +4,8 @@ The first node that ends well starts the finish: nothing is started any more, an
 `finishTimeoutSeconds` to end (the grace period, if the nodes that ended well held every rank of the last
 world: what still runs came too late to join). The job has succeeded when no node runs any more. If a node
 of that world fails or is lost after another has ended well, the end of the run may be incomplete: all start
-again in a new round, find the last checkpoint, and end properly. Not here: what becomes of pods afterwards (cleanup.py).
+again in a new round, find the last checkpoint, and end properly.
+Not here: what becomes of pods afterwards (cleanup.py).
 """
 
 from __future__ import annotations

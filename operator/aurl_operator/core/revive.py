@@ -1,0 +1,31 @@
+"""A job that ended goes on from its checkpoint: `aurl run` over a failed run, `aurl resume` on a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from aurl_operator.api.status import JobPhase
+from aurl_operator.core.memory import Memory
+
+
+def revive(memory: Memory) -> Memory:
+    """The memory of a failed run with its end taken back: budgets and deadline begin anew.
+
+    What was booked, counted and lost stays. Any other memory is returned as it is.
+    """
+    if memory.outcome is None or memory.outcome.phase is not JobPhase.FAILED:
+        return memory
+    return dataclasses.replace(
+        memory,
+        outcome=None,
+        tallies={},
+        started_at=None,
+        short_since=None,
+        give_backs=0,
+        hold_until=0.0,
+        finishing_since=None,
+        finished=(),
+        suspended_since=None,
+        suspended_seconds=0.0,
+        round_used=True,
+    )
