@@ -6,6 +6,7 @@ the job was suspended on purpose. An incident is over at the first step that had
 - `steps_redone`: from the step resumed from to the furthest one known before the loss;
 - `lost_seconds`: from the loss to the first new step, so the steps done again are in it. While several
   incidents are open, time counts for the newest: the sum is never more than the time that went by.
+Time spent suspended counts for none of these.
 A `command` job reports no steps: its incidents are over when all its nodes are ready again.
 
 Not here: what makes an incident (policies/recovery.py).
@@ -74,7 +75,7 @@ def _after_losses(s: Situation, progress: Progress) -> Situation:
                 furthest = max(incident.furthest or 0, progress.step)
                 incident = dataclasses.replace(incident, furthest=furthest)
             elif progress.step > resumed or progress.step > (incident.furthest or 0):
-                incident = _resumed(incident, progress, resumed)
+                incident = _resumed(incident, progress, resumed, s.asleep)
                 if progress.step > (incident.furthest or 0):
                     over.append(incident)
         incidents.append(incident)
@@ -82,12 +83,12 @@ def _after_losses(s: Situation, progress: Progress) -> Situation:
     return close(s, progress.at, over)
 
 
-def _resumed(incident: Incident, progress: Progress, resumed: int) -> Incident:
+def _resumed(incident: Incident, progress: Progress, resumed: int, asleep: float) -> Incident:
     if incident.recovery_seconds is not None:
         return incident
     return dataclasses.replace(
         incident,
-        recovery_seconds=progress.at - incident.at,
+        recovery_seconds=max(0.0, progress.at - incident.at - (asleep - incident.asleep)),
         steps_redone=max(0, (incident.furthest or 0) - resumed),
     )
 
@@ -104,16 +105,16 @@ def close(s: Situation, at: float, incidents: list[Incident], *, recovered: bool
     if not incidents:
         return s
     ordered = sorted(incidents, key=lambda i: i.at)
-    until = [*(i.at for i in ordered[1:]), at]
+    until = [*((i.at, i.asleep) for i in ordered[1:]), (at, s.asleep)]
     lost = dict(s.memory.lost_seconds)
     done: dict[str, Incident] = {}
-    for incident, end in zip(ordered, until, strict=True):
-        seconds = max(0.0, end - incident.at)
+    for incident, (end, asleep) in zip(ordered, until, strict=True):
+        seconds = max(0.0, end - incident.at - (asleep - incident.asleep))
         cause = incident.cause.value
         lost[cause] = lost.get(cause, 0.0) + seconds
         recovery = incident.recovery_seconds
         if recovery is None and recovered:
-            recovery = max(0.0, at - incident.at)
+            recovery = max(0.0, at - incident.at - (s.asleep - incident.asleep))
         done[incident.id] = dataclasses.replace(
             incident, over=True, lost_seconds=seconds, recovery_seconds=recovery
         )
@@ -147,8 +148,5 @@ def goodput(s: Situation) -> float | None:
     if memory.first_ready_at is None or not memory.progress_at:
         return None
     end = memory.outcome.at if memory.outcome else s.now
-    asleep = memory.suspended_seconds
-    if memory.suspended_since is not None:
-        asleep += end - memory.suspended_since
-    elapsed = end - memory.first_ready_at - asleep
+    elapsed = end - memory.first_ready_at - s.asleep
     return None if elapsed <= 0 else min(1.0, memory.productive_seconds / elapsed)

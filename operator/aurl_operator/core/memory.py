@@ -87,6 +87,8 @@ class Incident:
     """Newest generation known when it happened."""
     furthest: int | None = None
     """Last step known to be finished before it."""
+    asleep: float = 0.0
+    """Seconds the job had been suspended until then: suspension is nobody's loss."""
     recovery_seconds: float | None = None
     steps_redone: int | None = None
     lost_seconds: float | None = None

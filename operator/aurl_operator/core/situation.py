@@ -41,6 +41,12 @@ class Situation:
         return self.spec.suspend or self.observed.suspended
 
     @property
+    def asleep(self) -> float:
+        """Seconds the job has been suspended in all."""
+        since = self.memory.suspended_since
+        return self.memory.suspended_seconds + (0.0 if since is None else self.now - since)
+
+    @property
     def open(self) -> bool:
         """Whether the job may still start things: it has not ended and is not going away."""
         return self.memory.outcome is None and not self.observed.deleting

@@ -55,8 +55,6 @@ def starts(s: Situation) -> tuple[Situation, tuple[Start, ...]]:
         return s, ()
     if s.memory.started_at is None:
         s = s.remember(started_at=s.now)
-    if _old_round_lingers(s):
-        return s, ()
     hold = max(held_until(s), s.memory.hold_until)
     if s.now < hold:
         return s.wake(hold), ()
@@ -67,6 +65,8 @@ def starts(s: Situation) -> tuple[Situation, tuple[Start, ...]]:
             return s, store
     else:
         store = ()
+    if _old_round_lingers(s):
+        return s, store
     s, nodes = _nodes(s, address)
     return s, (*store, *nodes)
 

@@ -88,6 +88,7 @@ def charge_hang(s: Situation, id: str, message: str) -> Situation:
             message=message,
             generation=s.memory.generation,
             furthest=s.memory.furthest_step,
+            asleep=s.asleep,
         ),
     )
 
@@ -147,6 +148,7 @@ def _open(s: Situation, end: Ended) -> Situation:
             traceback=end.traceback,
             generation=s.memory.generation,
             furthest=furthest,
+            asleep=s.asleep,
         ),
         # A store that fails by itself is a program that crashes, and must not come back for ever.
         "crashes" if end.role is Role.STORE and end.cause is Cause.STORE_LOST else None,
@@ -191,7 +193,7 @@ def _count(s: Situation, name: str, incident: Incident) -> Situation:
     since = " without a new checkpoint" if rule.refill == "Progress" and s.spec.training is not None else ""
     return s.fail(
         "BudgetExhausted",
-        f"{used} times {incident.cause.value}{since}, {rule.limit} restarts allowed; the last: "
+        f"{incident.cause.value} for the {_ordinal(used)} time{since}, {rule.limit} restarts are allowed; "
         f"{', '.join(incident.nodes)}: {incident.message}",
     )
 
@@ -201,6 +203,11 @@ def _trim(incidents: tuple[Incident, ...]) -> tuple[Incident, ...]:
     older, newest = incidents[:-KEPT], incidents[-KEPT:]
     still_open = [dataclasses.replace(i, traceback=None) for i in older if not i.over]
     return (*still_open[-KEPT_OPEN:], *newest)
+
+
+def _ordinal(n: int) -> str:
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
 
 
 def _latest(a: int | None, b: int | None) -> int | None:

@@ -14,6 +14,7 @@ def suspend(s: Situation) -> Situation:
         for node in s.nodes:
             s = s.stop(node.uid, "suspended")
         return s
+    # A job that ends while it is suspended sleeps no longer: its goodput is settled.
     if since is not None:
         asleep = s.memory.suspended_seconds + (s.now - since)
         s = s.remember(suspended_since=None, suspended_seconds=asleep, give_backs=0, hold_until=0.0)
