@@ -89,6 +89,17 @@ class Agents:
         found = re.findall(rf"step (\d+) of world {world}\b", self.log(name))
         return int(found[-1]) if found else -1
 
+    def redone(self, name: str) -> list[int]:
+        """Steps that `name` has done more than once."""
+        steps = [int(n) for n in re.findall(r"step (\d+) of world", self.log(name))]
+        return sorted({step for step in steps if steps.count(step) > 1})
+
+    def listens_to_sigterm(self, name: str) -> bool:
+        """Whether the agent has a handler for SIGTERM by now."""
+        status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
+        found = re.search(r"SigCgt:\s*(\w+)", status)
+        return bool(found and int(found[1], 16) & 1 << (signal.SIGTERM - 1))
+
     def reaches(self, name: str, step: int, world: int) -> None:
         """Wait for a step."""
         self.waits(

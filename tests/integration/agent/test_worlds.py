@@ -1,6 +1,9 @@
-"""Worlds that form, end and change without anybody's fault."""
+"""Worlds that form, grow, shrink and end without anybody's fault."""
 
 from __future__ import annotations
+
+import json
+import signal
 
 import pytest
 
@@ -20,4 +23,104 @@ def test_all_end_well(agents: Agents) -> None:
         code, record = agents.ends(name)
         assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log(name)
         assert "finished" in agents.log(name), "the ranks' output must reach the agent's"
+    agents.nothing_outlives()
+
+
+def test_one_node_needs_no_store(agents: Agents) -> None:
+    agents.start("worker-0", "1", "loop.py", "15", procs=2)
+    code, record = agents.ends("worker-0")
+    assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log("worker-0")
+    assert agents.step("worker-0", world=2) == 14, "both ranks are of one world"
+    agents.nothing_outlives()
+
+
+@pytest.mark.parametrize("script", ["loop.py", "foreign.py"])
+def test_a_late_node_joins(agents: Agents, script: str) -> None:
+    agents.host_store()
+    for name in NODES[:2]:
+        agents.start(name, "2:3", script, "400")
+    agents.reaches("worker-0", 3, world=2)
+    agents.start("worker-2", "2:3", script, "400")
+    for name in NODES:
+        agents.reaches(name, 4, world=3)
+    agents.running(*NODES)
+    formed = agents.log("worker-0").count("world of")
+    assert formed == 2, f"one joining node must make one new world, not {formed - 1}"
+    if script == "loop.py":
+        assert "leaves:" not in agents.log("worker-0"), "the ranks must leave in agreement"
+        redone = agents.redone("worker-0")
+        assert not redone, f"all was saved, but steps {redone} were done again"
+
+
+def test_a_long_evaluation_is_no_hang(agents: Agents) -> None:
+    agents.host_store()
+    agents.limits = json.dumps({"step": 4, "sync": 4, "evaluate": 100})
+    for name in NODES:
+        agents.start(name, "3", "loop.py", "10", "--do", "worker-1:3:evaluate")
+    for name in NODES:
+        code, record = agents.ends(name)
+        assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log(name)
+        assert agents.log(name).count("world of") == 1, "nobody may have left its world"
+
+
+def test_a_node_under_notice_saves_and_leaves_the_others_go_on(agents: Agents) -> None:
+    agents.host_store()
+    for name in NODES:
+        agents.start(name, "2:3", "loop.py", "80")
+    agents.reaches("worker-1", 3, world=3)
+    agents.processes["worker-1"].send_signal(signal.SIGTERM)
+    code, record = agents.ends("worker-1")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log("worker-1")
+    for name in ("worker-0", "worker-2"):
+        assert agents.ends(name)[0] == ExitCode.OK, agents.log(name)
+        assert agents.step(name, world=2) == 79
+        assert not agents.redone(name), "the notice left time to save: no step is done twice"
+    agents.nothing_outlives()
+
+
+def test_a_notice_to_all_ends_all(agents: Agents) -> None:
+    agents.host_store()
+    for name in NODES:
+        agents.start(name, "3", "foreign.py", "1000")
+    for name in NODES:
+        agents.reaches(name, 1, world=3)
+    for name in NODES:
+        agents.processes[name].send_signal(signal.SIGTERM)
+    for name in NODES:
+        code, record = agents.ends(name)
+        assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log(name)
+    agents.nothing_outlives()
+
+
+def test_a_notice_while_waiting_for_others(agents: Agents) -> None:
+    agents.host_store()
+    agents.start("worker-0", "2", "loop.py", "10")
+    agents.waits("the agent listens", lambda: agents.listens_to_sigterm("worker-0"))
+    agents.processes["worker-0"].send_signal(signal.SIGTERM)
+    code, record = agents.ends("worker-0")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log("worker-0")
+    assert record.rank is None
+
+
+def test_a_second_signal_stops_at_once(agents: Agents) -> None:
+    agents.grace = 3600.0
+    agents.start("worker-0", "1", "loop.py", "1000", "--do", "worker-0:2:sleep")
+    agents.waits("the rank sleeps", lambda: "event worker-0:2:sleep" in agents.log("worker-0"))
+    agents.processes["worker-0"].send_signal(signal.SIGTERM)
+    agents.waits("the notice is heard", lambda: "notice" in agents.log("worker-0"))
+    agents.processes["worker-0"].send_signal(signal.SIGTERM)
+    code, record = agents.ends("worker-0")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED)
+    assert "second signal" in record.message
+    agents.nothing_outlives()
+
+
+def test_ranks_that_ignore_a_notice_are_killed_within_the_grace(agents: Agents) -> None:
+    agents.grace = 4.0
+    agents.start("worker-0", "1", "loop.py", "1000", "--do", "worker-0:2:sleep")
+    agents.waits("the rank sleeps", lambda: "event worker-0:2:sleep" in agents.log("worker-0"))
+    agents.processes["worker-0"].send_signal(signal.SIGTERM)
+    code, record = agents.ends("worker-0")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED)
+    assert "did not" in record.message, record.message
     agents.nothing_outlives()
