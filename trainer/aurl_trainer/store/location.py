@@ -150,7 +150,8 @@ class Location:
         except BaseException:
             with contextlib.suppress(Exception):
                 file.discard()  # aborts a multipart upload
-            file.closed = True  # else its finalizer would finish the upload
+            with contextlib.suppress(AttributeError):
+                file.closed = True  # else its finalizer would finish the upload
             with contextlib.suppress(Exception):
                 self.fs.rm_file(path)
             raise

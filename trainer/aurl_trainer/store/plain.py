@@ -17,11 +17,15 @@ FLOAT = "$float"
 
 def encode(value: Any, where: str) -> Any:
     """`value` as JSON. Raises CheckpointError naming the place of what cannot be saved."""
-    # Subclasses (numpy's float64, enums) would come back as something else.
-    if value is None or type(value) in (bool, int, str):
+    if value is None or isinstance(value, bool):
         return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {FLOAT: repr(value)}
+    # Subclasses (numpy's float64, enums of text or numbers) become the plain value that they equal.
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {FLOAT: repr(float(value))}
     if type(value) is list:
         return [encode(v, f"{where}[{i}]") for i, v in enumerate(value)]
     if type(value) is tuple:

@@ -1,0 +1,69 @@
+"""Checkpoints without torch, for tests of the store."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.manifest import FORMAT, VERSION, Chunk, Manifest, Pack, Tensor
+from aurl_trainer.store.names import CheckpointName, GenerationId
+from aurl_trainer.store.packs import PackWriter
+from aurl_trainer.store.run_store import Claim, RunStore
+
+IDENTITY: dict[str, Any] = {"seed": 1, "model": {"dim": 64}}
+
+
+def open_run(uri: str, identity: dict[str, Any] | None = None) -> tuple[RunStore, Claim]:
+    """A world that opens the run, as the Checkpointer does, without loading."""
+    store = RunStore(Location(uri))
+    mine = identity or IDENTITY
+    store.check_identity(mine)
+    claim = store.claim("run", mine, 1)
+    valid = store.valid()
+    store.settle(claim, valid[-1] if valid else None, run="run", identity=mine)
+    return store, claim
+
+
+def save(
+    store: RunStore,
+    generation: GenerationId,
+    number: int,
+    step: int,
+    nll: float | None = None,
+    level: int = 3,
+) -> Manifest:
+    """One save of two tensors: one that compresses, one that does not."""
+    name = CheckpointName(number, step, generation)
+    contents = {"a.zeros": bytes(400), "b.noise": random.Random(step).randbytes(400)}
+    chunks = {}
+    with store.location.writing(name.pack(0)) as file:
+        pack = PackWriter(file, level)
+        for key, data in contents.items():
+            stored = pack.add(memoryview(data))
+            chunks[key] = Chunk(
+                offsets=(0,), sizes=(100,), pack=0, at=stored.at, bytes=stored.bytes,
+                codec=stored.codec, hash=stored.hash, stored=stored.stored,
+            )  # fmt: skip
+    manifest = Manifest(
+        format=FORMAT,
+        version=VERSION,
+        name=str(name),
+        number=number,
+        step=step,
+        generation=generation.number,
+        nonce=generation.nonce,
+        run="run",
+        at=time.time(),
+        world=1,
+        identity=IDENTITY,
+        versions={"aurl": "0"},
+        metrics={} if nll is None else {"val_nll": nll},
+        extra={},
+        scalars={},
+        packs=(Pack(path=name.pack(0), bytes=pack.bytes),),
+        tensors={k: Tensor(dtype="float32", size=(100,), chunks=(c,)) for k, c in chunks.items()},
+    )
+    store.commit(manifest)
+    return manifest

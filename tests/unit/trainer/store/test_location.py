@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from aurl_trainer.errors import CheckpointError
+from aurl_trainer.store.location import Location, shown
+from tests.unit.trainer.store.faulty import FaultyFileSystem
+
+
+@pytest.fixture(params=["path", "file", "memory", "faulty"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "faulty":
+        FaultyFileSystem.clear()
+    return Location(
+        {
+            "path": str(tmp_path / "run"),
+            "file": f"file://{tmp_path}/run",
+            "memory": f"memory://{tmp_path}/run",
+            "faulty": "faulty://run",
+        }[request.param]
+    )
+
+
+def test_what_is_put_can_be_listed_read_and_deleted(place: Location) -> None:
+    place.put("a/x.json", b"12345")
+    place.put("a/b/y", b"67")
+    assert place.names("a") == ["b/y", "x.json"]
+    assert place.names("") == ["a/b/y", "a/x.json"]
+    assert place.get("a/x.json") == b"12345"
+    assert place.get("a/x.json", 1, 3) == b"23"
+    assert place.size("a/b/y") == 2
+    place.delete(["a/x.json", "a/not-there"])
+    assert place.names("a") == ["b/y"]
+    with pytest.raises(FileNotFoundError):
+        place.get("a/x.json")
+    place.delete_folder("a/b")
+    assert place.names("a") == []
+
+
+def test_a_folder_that_is_not_there_is_empty(place: Location) -> None:
+    assert place.names("nowhere") == [] and place.partials("nowhere") == []
+
+
+def test_a_large_object_is_there_after_the_block_and_not_after_a_failed_one(place: Location) -> None:
+    with place.writing("packs/p") as file:
+        file.write(b"abc")
+        file.write(b"def")
+    assert place.get("packs/p") == b"abcdef"
+    with pytest.raises(CheckpointError, match="half way"), place.writing("packs/q") as file:
+        file.write(b"abc")
+        raise OSError(5, "half way")
+    assert place.names("packs") == ["p"], "a failed write left its half behind"
+
+
+def test_the_probe_writes_and_is_read(place: Location) -> None:
+    name = place.write_probe()
+    place.read_probe(name)
+    place.put(name, b"other bytes")
+    with pytest.raises(CheckpointError, match="other bytes than were written"):
+        place.read_probe(name)
+    place.delete([name])
+    with pytest.raises(CheckpointError, match="all nodes share"):
+        place.read_probe(name)
+
+
+def test_another_process_sees_changes_at_once(tmp_path: Path) -> None:
+    here, there = Location(str(tmp_path)), Location(f"file://{tmp_path}")
+    assert there.names("m") == []
+    here.put("m/1", b"x")
+    assert there.names("m") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("foo://bucket/run", "foo://bucket/run: not a place for checkpoints: .*foo"),
+        ("ftp://user:secret@127.0.0.1:1/run", r"ftp://\*\*\*@127.0.0.1:1/run: not a place"),
+    ],
+)
+def test_an_unusable_url_is_one_clear_line(uri: str, says: str) -> None:
+    with pytest.raises(CheckpointError, match=says) as error:
+        Location(uri).write_probe()
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(CheckpointError, match="cannot be written: Not a directory") as error:
+        Location(str(tmp_path / "file" / "run")).write_probe()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (FileNotFoundError("The specified bucket does not exist"), "bucket does not exist"),
+        (PermissionError(13, "Access Denied"), "Access Denied"),
+        (OSError(28, "No space left on device"), "no space is left there"),
+        (RuntimeError("Unable to locate credentials\nmore"), "Unable to locate credentials"),
+    ],
+)
+def test_what_stores_raise_becomes_one_clear_line(fault: Exception, says: str) -> None:
+    def fail(number: int, kind: str, path: str) -> None:
+        raise fault
+
+    FaultyFileSystem.clear()
+    FaultyFileSystem.reset(fail)
+    with pytest.raises(CheckpointError, match=f"faulty://run/probe.*: cannot be written: .*{says}") as error:
+        Location("faulty://run").write_probe()
+    assert "\n" not in str(error.value)
+    FaultyFileSystem.clear()
+
+
+def test_a_put_that_runs_out_of_space_leaves_nothing(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from aurl_trainer.errors import CheckpointError
+        from aurl_trainer.store.location import Location
+        place = Location(sys.argv[1])
+        place.put("m/small", b"x")
+        for put in (lambda: place.put("m/big", bytes(100_000)), lambda: stream()):
+            def stream():
+                with place.writing("m/big") as file:
+                    file.write(bytes(100_000))
+            try:
+                put()
+            except CheckpointError as error:
+                print(error)
+            else:
+                raise SystemExit("a full disk was not noticed")
+    """
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        preexec_fn=limit, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [p.name for p in (tmp_path / "m").iterdir()] == ["small"], "half an object stayed"
+    assert done.stdout.count("m/big: cannot be written: File too large") == 2, done.stdout
+
+
+def test_urls_are_shown_without_secrets() -> None:
+    assert shown("ftp://me:pass@host/x") == "ftp://***@host/x"
+    assert shown("abfs://container@account.dfs.core.windows.net/x").startswith("abfs://container@")
+    assert shown("/plain/path") == "/plain/path"
+
+
+def test_the_store_needs_no_torch() -> None:
+    code = (
+        "import sys, pkgutil, importlib, aurl_trainer.store as s, aurl_trainer.commands.checkpoints\n"
+        "for m in pkgutil.iter_modules(s.__path__): importlib.import_module('aurl_trainer.store.' + m.name)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120)
+    assert done.returncode == 0, "importing aurl_trainer.store loaded torch"
