@@ -52,9 +52,8 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
     variants = _variants(tokenizer, config.transpose)
     warnings = list(listing.warnings)
     if (size := config.tokenizer.bpe_vocab_size) is not None:
-        with _progress(progress, "Training BPE", None):
-            training = (v for i in ordered if splits[i] == "train" for v, _ in variants(read[i]))
-            tokenizer.train(training, size)
+        training = (v for i in ordered if splits[i] == "train" for v, _ in variants(read[i]))
+        tokenizer.train(training, size)
         if tokenizer.vocab_size < size:
             warnings.append(f"the music gave BPE only {tokenizer.vocab_size:,} of {size:,} tokens")
     if shortened := sum(tokens.shortened for tokens in read.values()):
@@ -101,7 +100,7 @@ def _read(
         if problem := refusal(source.size, config.source.max_file_bytes):
             rejected[index] = problem
         elif group(source, config.split) is None:
-            rejected[index] = f"no label {config.split.by!r}, by which the split is made"
+            rejected[index] = f"no {config.split.by} in data.source.labels, by which the split is made"
         else:
             wanted.append((index, source))
     read: dict[int, Tokens] = {}
@@ -178,7 +177,7 @@ def _write_streams(
                 offset += len(stream)
                 if semitones == 0:
                     own = len(ids)
-            labels = chosen[index].labels
+            labels = chosen[index].labels or {}
             pieces.append(Piece(chosen[index].name, splits[index], base.notes, own, **labels))
             advance(1)
     np.save(part / STREAMS, np.array(rows, dtype=np.int64), allow_pickle=False)
@@ -199,12 +198,12 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def _progress(wanted: bool, what: str, total: int | None) -> Iterator[Advance]:
+def _progress(wanted: bool, what: str, total: int) -> Iterator[Advance]:
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn() if total is not None else TextColumn(""),
+        MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 FORMAT = 1
 """Raised when `chorale_midi` writes something else for the same chorale."""
@@ -31,7 +32,8 @@ def chorales() -> list[Chorale]:
     """The chorales of Riemenschneider's collection, each once, sorted by name."""
     from music21.corpus.chorales import ChoraleList, Iterator
 
-    titles = {f"bach/bwv{c['bwv']}": str(c["title"]) for c in ChoraleList().byRiemenschneider.values()}
+    found = ChoraleList()  # type: ignore[no-untyped-call]
+    titles = {f"bach/bwv{c['bwv']}": str(c["title"]) for c in found.byRiemenschneider.values()}
     names = sorted({str(name) for name in Iterator(returnType="filename")})
     return [Chorale(n, n.removeprefix("bach/").split(".")[0], titles.get(n, "")) for n in names]
 
@@ -61,21 +63,42 @@ def chorale_midi(name: str, path: Path) -> bytes:
 
 def _convert(name: str) -> bytes:
     from music21 import corpus, meter
-    from symusic import Note, Score, TimeSignature, Track
+    from symusic.core import NoteTick, ScoreTick, TimeSignatureTick, TrackTick
 
     # forceSource: music21 would otherwise unpickle what lies in the shared temporary folder.
     work = corpus.parse(name, forceSource=True)
     parts = [p for p in work.parts if str(p.partName or p.id).startswith(_VOICES)]
-    score = Score(_TICKS)
+    score = ScoreTick(_TICKS)
     for part in parts if len(parts) >= len(_VOICES) else work.parts:
-        track = Track(name=str(part.partName or part.id), program=0)
-        for element in part.stripTies().flatten().notes:
-            length = round(element.quarterLength * _TICKS)
-            for pitch in element.pitches if length > 0 else ():
-                track.notes.append(Note(round(element.offset * _TICKS), length, pitch.midi, 80))
+        track = TrackTick(str(part.partName or part.id), 0, False)
+        for start, end, pitch in _notes(part):
+            track.notes.append(NoteTick(start, end - start, pitch, 80))
         score.tracks.append(track)
     for sign in work.parts[0].flatten().getElementsByClass(meter.TimeSignature):
         score.time_signatures.append(
-            TimeSignature(round(sign.offset * _TICKS), sign.numerator, sign.denominator)
+            TimeSignatureTick(round(sign.offset * _TICKS), sign.numerator, sign.denominator)
         )
     return bytes(score.dumps_midi())
+
+
+def _notes(part: Any) -> list[tuple[int, int, int]]:
+    """Start, end (ticks) and pitch of a part's notes, ties joined.
+
+    music21's own stripTies copies the whole part first, which takes as long as all the rest.
+    """
+    notes: list[tuple[int, int, int]] = []
+    tied: dict[int, int] = {}  # pitch -> which note goes on with the next one of this pitch
+    for element in part.flatten().notes:
+        start = round(element.offset * _TICKS)
+        end = round((element.offset + element.quarterLength) * _TICKS)
+        for note in element.notes if element.isChord else (element,):
+            pitch, tie = note.pitch.midi, note.tie.type if note.tie else None
+            held = tied.pop(pitch, None)
+            if tie in ("stop", "continue") and held is not None and notes[held][1] == start:
+                notes[held] = (notes[held][0], end, pitch)
+            elif end > start:
+                held = len(notes)
+                notes.append((start, end, pitch))
+            if tie in ("start", "continue") and held is not None:
+                tied[pitch] = held
+    return notes

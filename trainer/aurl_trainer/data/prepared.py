@@ -175,8 +175,6 @@ def prepare(config: DataConfig, seed: int, progress: bool = False) -> PreparedDa
 
     Raises DataError if the music cannot be used, MissingError if a package is not there.
     """
-    from aurl_trainer.data.build import build
-
     cache = cache_folder(config)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -191,6 +189,8 @@ def prepare(config: DataConfig, seed: int, progress: bool = False) -> PreparedDa
         with FileLock(cache / "locks" / f"{key}.lock"):
             prepared = open_prepared(folder, config)
             if prepared is None:
+                from aurl_trainer.data.build import build  # and with it MidiTok, which opening does not need
+
                 try:
                     build(config, seed, listing, key, folder, progress)
                 except OSError as error:

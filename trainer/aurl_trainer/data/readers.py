@@ -8,6 +8,7 @@ task is in reading.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from typing import Any
 from aurl_trainer.errors import MissingError
 
 ATTEMPTS = 2
-"""A file is given up when so many children have died over it: the first death may be somebody else's doing."""
+"""A file is given up when so many children died over it: the first death may be others' doing."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,8 @@ class _Child:
 
     def _send(self, data: bytes) -> None:
         # A child that died meanwhile shows when its answer is awaited.
-        try:
+        with contextlib.suppress(OSError):
             self.connection.send_bytes(data)
-        except OSError:
-            pass
 
     def take(self) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """The answer that has come. Raises EOFError or OSError if the child has died, ValueError if it

@@ -34,15 +34,15 @@ _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified"
 class Source:
     """One thing to read: `name` is unique and for people; `size` in bytes, None if not known.
 
-    `labels` holds `composer`, `set` and `title` as far as they are known. `place` is a path on the source's
-    file system, or a chorale's name.
+    `labels` holds `composer`, `set` and `title` as far as they are known; None: there are labels, but not for
+    this file. `place` is a path on the source's file system, or a chorale's name.
     """
 
     name: str
     place: str
     size: int | None = None
     version: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] | None = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def list_source(config: SourceConfig, cache: Path) -> Listing:
     labels, warnings = ({}, []) if config.labels is None else _labels(config.labels, {s.name for s in found})
     labelled = frozenset().union(*(row.keys() for row in labels.values())) if labels else frozenset()
     sources = tuple(
-        Source(s.name, s.place, s.size, s.version, labels.get(s.name, {}))
+        Source(s.name, s.place, s.size, s.version, {} if config.labels is None else labels.get(s.name))
         for s in sorted(found, key=lambda s: s.name)
     )
     contents = _contents(config, sources, cache)

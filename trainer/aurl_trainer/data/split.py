@@ -40,12 +40,19 @@ def check_labels(listing: Listing, config: SplitConfig) -> None:
 
 
 def group(source: Source, config: SplitConfig) -> str | None:
-    """What a piece is held out together with; None if its label is missing."""
+    """What a piece is held out together with; None if that cannot be known.
+
+    A labelled piece without a set belongs to none and stands alone; one without a composer may be anyone's.
+    """
     if config.by == "piece":
         return source.name
-    label = source.labels.get(config.by)
+    if source.labels is None:
+        return None
+    composer, title = source.labels.get("composer", ""), source.labels.get("set")
+    if config.by == "composer":
+        return composer or None
     # Sets of two composers may have one title.
-    return f"{source.labels.get('composer', '')}\0{label}" if label and config.by == "set" else label
+    return f"{composer}\0{title}" if title else source.name
 
 
 def held_out(groups: Sequence[str], config: SplitConfig, seed: int) -> set[str]:

@@ -8,16 +8,27 @@ Importing this imports MidiTok, and with it torch where torch can be imported.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import miditok
 import numpy as np
 import numpy.typing as npt
-from symusic import Note, Score, TimeSignature, Track
+from symusic import Note
+from symusic.core import (
+    NoteTickList,
+    ScoreTick,
+    TimeSignatureTick,
+    TimeSignatureTickList,
+    TrackTick,
+    TrackTickList,
+)
 
 from aurl_trainer.config.data import TokenizerConfig
 from aurl_trainer.errors import DataError
@@ -74,7 +85,7 @@ class PieceTokenizer:
         """Whether it has a BPE."""
         return bool(self._miditok.is_trained)
 
-    def tokenize(self, score: Score) -> Tokens:
+    def tokenize(self, score: ScoreTick) -> Tokens:
         """A score in base tokens. A score without notes gives no ids."""
         arranged = arrange(score, self.config.programs)
         shortened = self._shortened(arranged)
@@ -104,7 +115,8 @@ class PieceTokenizer:
             self._miditok._ids_to_bytes([bar.tolist() for bar in _split(piece)], as_one_str=True)
             for piece in pieces
         ]
-        self._miditok.train(vocab_size=vocab_size, model="BPE", iterator=words)
+        with _silent_output():
+            self._miditok.train(vocab_size=vocab_size, model="BPE", iterator=words)
         self._bar_ids.clear()
 
     def compress(self, piece: Tokens) -> Ids:
@@ -119,12 +131,12 @@ class PieceTokenizer:
             self._bar_ids.update({k: np.array(s.ids, np.int64) for k, s in zip(new, sequences, strict=True)})
         return np.concatenate([self._bar_ids[bar.tobytes()] for bar in bars])
 
-    def encode(self, score: Score) -> list[int]:
+    def encode(self, score: ScoreTick) -> list[int]:
         """The ids of a score, without BOS and EOS."""
         tokens = self.tokenize(score)
         return [int(i) for i in self.compress(tokens)] if len(tokens.ids) else []
 
-    def decode(self, ids: Sequence[int]) -> Score:
+    def decode(self, ids: Sequence[int]) -> ScoreTick:
         """The music in any ids, also ones that a model made up. PAD, BOS and EOS are passed over.
 
         Raises ValueError for an id that is not below `vocab_size`.
@@ -134,12 +146,13 @@ class PieceTokenizer:
         special = {self.pad_id, self.bos_id, self.eos_id}
         kept = miditok.TokSequence(ids=[int(i) for i in ids if i not in special])
         if not kept.ids:
-            return Score(self._miditok.time_division)
+            return ScoreTick(int(self._miditok.time_division))
         if self.trained:
             # MidiTok's own guess fails on ids that happen to be base ids only.
             kept.are_ids_encoded = True
             self._miditok.decode_token_ids(kept)
-        return self._miditok.decode(kept if self._miditok.one_token_stream else [kept])
+        score: ScoreTick = self._miditok.decode(kept if self._miditok.one_token_stream else [kept])
+        return score
 
     def transposition(self, semitones: int) -> Ids:
         """Table from base id to base id, int64 [base tokens]: -1 where a pitch leaves MIDI's range.
@@ -153,7 +166,7 @@ class PieceTokenizer:
                 table[index] = self._miditok.vocab.get(f"{match[1]}_{int(match[2]) + semitones}", -1)
         return table
 
-    def _shortened(self, score: Score) -> int:
+    def _shortened(self, score: ScoreTick) -> int:
         """How many notes, and for Structured silences, are longer than a token can say."""
         if self.config.type == "MIDILike":
             return 0
@@ -186,7 +199,7 @@ def _miditok_config(config: TokenizerConfig) -> Any:
     )
 
 
-def arrange(score: Score, programs: bool) -> Score:
+def arrange(score: ScoreTick, programs: bool) -> ScoreTick:
     """A copy of a score that MidiTok takes as it is.
 
     Without `programs`, all tracks but drums become one: drum notes name instruments, not pitches. Time
@@ -194,22 +207,22 @@ def arrange(score: Score, programs: bool) -> Score:
     4/2 would have half the positions); other ones that no token names are left out.
     """
     arranged = score.copy()
-    arranged.time_signatures = [
-        TimeSignature(s.time, s.numerator * 4 // s.denominator, 4) if s.denominator in (1, 2) else s
+    arranged.time_signatures = TimeSignatureTickList(
+        TimeSignatureTick(s.time, s.numerator * 4 // s.denominator, 4) if s.denominator in (1, 2) else s
         for s in score.time_signatures
         if s.numerator > 0
-    ]
+    )
     if not programs:
-        merged = Track(name="", program=0, is_drum=False)
+        merged = TrackTick("", 0, False)
         for track in score.tracks:
             if not track.is_drum:
                 merged.notes.extend(track.notes)
         merged.notes.sort(key=lambda n: (n.time, n.pitch, n.duration, n.velocity))
-        arranged.tracks = [merged]
+        arranged.tracks = TrackTickList([merged])
     return arranged
 
 
-def _one_note_per_key(track: Track, cut: bool) -> None:
+def _one_note_per_key(track: TrackTick, cut: bool) -> None:
     """Of notes that begin together on one pitch, keep the longest.
 
     With `cut`, a note also ends where its key is struck again: note-off tokens cannot tell two sounding
@@ -230,8 +243,22 @@ def _one_note_per_key(track: Track, cut: bool) -> None:
         notes["duration"][here] = np.where(
             same, np.minimum(notes["duration"][here], room), notes["duration"][here]
         )
-    track.notes = Note.from_numpy(**notes)
+    track.notes = cast(NoteTickList, Note.from_numpy(**notes))
 
 
 def _split(piece: Tokens) -> list[Ids]:
     return np.split(piece.ids, piece.bars[1:]) if len(piece.bars) > 1 else [piece.ids]
+
+
+@contextmanager
+def _silent_output() -> Iterator[None]:
+    """Nothing reaches standard output: tokenizers writes empty lines there, into what a script reads."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - not a path of ours
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
