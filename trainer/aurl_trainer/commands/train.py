@@ -66,6 +66,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
     from aurl_trainer.monitor.progress import ProgressServer
     from aurl_trainer.monitor.records import RecordWriter
+    from aurl_trainer.monitor.setup import describe
     from aurl_trainer.music.baselines import measure
     from aurl_trainer.music.sampled import sample_pieces
 
@@ -107,7 +108,10 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     records: list[RecordWriter] = []
 
     def open_records(generation: int) -> RecordWriter:
-        records.append(RecordWriter(run_dir / RunFile.RECORDS, generation, world.rank))
+        node = os.environ.get(Env.NODE, "")
+        records.append(RecordWriter(run_dir / RunFile.RECORDS, generation, world.rank, node))
+        if world.rank == 0:
+            records[0].write("setup", **describe(model, prepared, training, validation, world.device))
         return records[0]
 
     runtime = Runtime(

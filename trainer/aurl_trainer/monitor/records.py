@@ -152,10 +152,14 @@ class RecordWriter:
     A disk that is full or gone costs records, never the run: the first failure is logged, `lost` counts all.
     """
 
-    def __init__(self, folder: Path | str, generation: int, rank: int) -> None:
-        """Opens the file below `folder` (made if missing). An OSError here is logged, not raised."""
+    def __init__(self, folder: Path | str, generation: int, rank: int, node: str = "") -> None:
+        """Opens the file below `folder` (made if missing). An OSError here is logged, not raised.
+
+        `node` is the name of the node that the rank runs on, for its `start` record.
+        """
         self.path = Path(folder) / f"gen-{generation:06d}-rank-{rank:04d}.jsonl"
         self.lost = 0
+        self._node = node
         self._file = -1
         self._torn = False
         try:
@@ -170,6 +174,8 @@ class RecordWriter:
 
         Raises TypeError for fields that `KINDS[kind]` does not have and KeyError for an unknown kind.
         """
+        if kind == "start":
+            fields.setdefault("node", self._node)
         record = KINDS[kind](**fields)
         values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
         line = json.dumps({"kind": kind, "at": time.time(), **_plain(values)}, separators=(",", ":"))

@@ -120,3 +120,9 @@ def test_every_line_is_strict_json(tmp_path: Path) -> None:
         writer.write("save", step=3, seconds=0.1, bytes=10, ok=False, message="no\nspace \u2028 <left>")
     (line,) = writer.path.read_text().splitlines()
     assert json.loads(line)["message"] == "no\nspace \u2028 <left>"
+
+
+def test_the_start_names_the_node(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path, 1, 2, "worker-1") as writer:
+        writer.write("start", generation=1, rank=2, world=3, total_steps=9)
+    assert read_records(tmp_path)[0]["node"] == "worker-1"

@@ -102,8 +102,9 @@ def figures(run: Run) -> Figures:
     phases = [e for e in run.ledger if e.kind == "phase" and e.phase]
     times = [r["at"] for r in run.records] + [e.at for e in run.ledger]
     result = baselines.get("val_loss")
+    finished = bool(lineage) and lineage[-1].end_reason == "finished"
     return Figures(
-        phase=(phases[-1].phase if phases else None) or UNFINISHED,
+        phase=(phases[-1].phase if phases else None) or ("Succeeded" if finished else UNFINISHED),
         message=phases[-1].message if phases else "",
         started_at=min(times, default=None),
         last_sign_at=max(times, default=None),

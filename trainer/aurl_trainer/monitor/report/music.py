@@ -24,6 +24,7 @@ SOUND = {".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".opus": "audio/ogg", ".wav"
 MOST_SOUND_BYTES = 8_000_000
 """A longer sound is left to the page's own synthesizer."""
 
+_MIDI = (".mid", ".midi")
 _STEP = re.compile(r"(?:^|[^a-z])step[-_]?0*(\d+)", re.IGNORECASE)
 _NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 
@@ -78,15 +79,19 @@ def note_name(pitch: int) -> str:
 
 
 def _files(run: Run, lineage: Sequence[Generation]) -> dict[int, list[Path]]:
-    """MIDI files by step, as recorded; else as they lie in the samples' folder."""
-    by_step: dict[int, list[Path]] = {}
+    """MIDI files by step: those of samplings that are in the result, and those that no record names.
+
+    The latter were sampled after the run, or by a run that left no records; their step is in their name.
+    """
     root = run.folder.resolve()
+    by_step: dict[int, list[Path]] = {}
     for record in surviving(run, lineage, "samples"):
-        paths = [(run.folder / str(f)) for f in record["files"] if str(f).lower().endswith((".mid", ".midi"))]
-        inside = [p for p in paths if p.resolve().is_relative_to(root)]
-        by_step.setdefault(record["step"], []).extend(p for p in inside if p not in by_step[record["step"]])
-    if not by_step:
-        for path in sorted((run.folder / RunFile.SAMPLES).glob("**/*.mid")):
+        paths = [run.folder / str(f) for f in record["files"] if Path(str(f)).suffix in _MIDI]
+        found = by_step.setdefault(record["step"], [])
+        found.extend(p for p in paths if p not in found and p.resolve().is_relative_to(root))
+    named = {run.folder / str(f) for record in run.of("samples") for f in record["files"]}
+    for path in sorted((run.folder / RunFile.SAMPLES).rglob("*")):
+        if path.suffix in _MIDI and path not in named:
             match = _STEP.search(path.stem)
             by_step.setdefault(int(match[1]) if match else 0, []).append(path)
     return by_step

@@ -111,7 +111,7 @@ def _yaml(text: str) -> dict[str, Any]:
 
 def _ledger(path: Path) -> Iterator[LedgerEntry]:
     """Entries of the ledger; a line that is not one (torn, or of a later version) is skipped."""
-    for line in _text(path).splitlines():
+    for line in _text(path).split("\n"):
         try:
             yield LedgerEntry.from_json(line)
         except RecordError:

@@ -73,8 +73,10 @@ def _how(facts: Figures) -> str:
 def _losses(facts: Figures) -> str:
     if not facts.lineage:
         return ""
+    redone = facts.steps_redone
+    again = f"{words.plural(redone, 'step').capitalize()} had to be done again."
     if not facts.incidents:
-        return "Nothing was lost on the way." if facts.step else ""
+        return again if redone else "Nothing was lost on the way." if facts.step else ""
     causes = Counter(words.cause(i.cause) for i in facts.incidents)
     what = words.listing([f"{n} × {cause}" if n > 1 else cause for cause, n in causes.items()])
     text = f"{words.plural(len(facts.incidents), 'disturbance').capitalize()} on the way ({what})"
@@ -86,9 +88,7 @@ def _losses(facts: Figures) -> str:
             all_of = f"after {len(recovered)} of them"
         text += f"; {all_of} it went on by itself, after {words.duration(slowest)}"
         text += " at most" if len(recovered) > 1 else ""
-    redone = facts.steps_redone
-    text += f". {words.plural(redone, 'step').capitalize()} had to be done again" if recovered else ""
-    return f"{text}."
+    return f"{text}. {again}" if recovered else f"{text}."
 
 
 def _result(facts: Figures) -> str:
