@@ -33,7 +33,7 @@ def _quantity(value: Any) -> Any:
 
 
 QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e[0-9]+)?"
-Quantity = Annotated[int | str, BeforeValidator(_quantity)]
+Quantity = Annotated[int | Annotated[str, Field(max_length=64)], BeforeValidator(_quantity)]
 """As Kubernetes writes amounts: a whole number, or text such as `500m` and `8Gi`."""
 
 Labels = Annotated[
@@ -52,7 +52,11 @@ class Nodes(ApiModel):
     @model_validator(mode="before")
     @classmethod
     def _bare_number(cls, value: Any) -> Any:
-        return {"min": value, "max": value} if type(value) is int else value
+        if type(value) is int and 1 <= value <= MAX_NODES:
+            return {"min": value, "max": value}
+        if isinstance(value, dict | Nodes):
+            return value
+        raise ValueError(f"expected a number from 1 to {MAX_NODES}, or {{min, max}}; found {value!r}")
 
     @model_validator(mode="after")
     def _ordered(self) -> Nodes:

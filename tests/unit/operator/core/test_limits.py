@@ -1,0 +1,245 @@
+"""Deadline, start time-out, suspension, hang, clean-up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aurl_operator.api.status import JobPhase
+from aurl_operator.core.observed import LOCAL, End, State, Waiting, WaitingReason
+from aurl_operator.core.plan import DeleteJob, Release, Remove
+from aurl_operator.core.policies import cleanup, hang
+from aurl_operator.core.revive import revive
+from aurl_trainer.contract import Cause, ExitCode
+from tests.unit.operator.core.scene import Desk, died, make_job, progress, reasons
+
+PENDING: dict[str, Any] = {
+    "state": State.WAITING,
+    "ready": False,
+    "waiting": Waiting(WaitingReason.UNSCHEDULABLE, "0/3 nodes"),
+}
+
+
+def test_the_deadline_fails_the_job_and_gives_its_nodes_notice() -> None:
+    desk = Desk(make_job(activeDeadlineSeconds=100))
+    desk.running()
+    plan = desk.look(99.5 - 1.0)
+    assert plan.outcome is None and plan.wake_after == pytest.approx(0.5)
+    plan = desk.look(0.5)
+    assert plan.outcome is not None and plan.outcome.reason == "DeadlineExceeded"
+    assert [(s.name, s.kill) for s in plan.stops] == [("worker-0-0", False)]
+
+
+def test_suspension_stops_the_clock_of_the_deadline() -> None:
+    desk = Desk(make_job(activeDeadlineSeconds=100))
+    desk.running()
+    desk.suspended = True
+    desk.stop(desk.look(10.0))
+    desk.look(1.0)
+    assert desk.look(500.0).outcome is None
+    desk.suspended = False
+    desk.start(desk.look(0.0))
+    assert desk.look(80.0).outcome is None
+    plan = desk.look(20.0)
+    assert plan.outcome is not None and plan.outcome.reason == "DeadlineExceeded"
+
+
+def test_suspension_gives_notice_then_gives_everything_back_and_goes_on_later() -> None:
+    desk = Desk(make_job(nodes=2))
+    desk.running()
+    desk.suspended = True
+    plan = desk.look()
+    assert plan.status.phase is JobPhase.SUSPENDING
+    assert {s.name for s in plan.stops} == {"worker-0-0", "worker-1-0"}, "the store goes last"
+    desk.stop(plan)
+    plan = desk.look(1.0)
+    assert [s.name for s in plan.stops] == ["store-0-0"]
+    desk.stop(plan)
+    plan = desk.look(1.0)
+    assert plan.status.phase is JobPhase.SUSPENDED and plan.wake_after is None
+    desk.suspended = False
+    plan = desk.look(60.0)
+    assert [s.name for s in plan.starts] == ["store-0-1"]
+    desk.start(plan)
+    assert {s.rdzv_id for s in desk.look(1.0).starts} == {"run-2"}
+    assert desk.memory.incidents == ()
+
+
+def test_a_job_that_is_suspended_from_the_start_starts_nothing() -> None:
+    plan = Desk(make_job(suspend=True)).look()
+    assert plan.status.phase is JobPhase.SUSPENDED and not plan.actions
+
+
+def test_a_node_that_ignores_the_notice_is_killed() -> None:
+    desk = Desk(make_job(terminationGracePeriodSeconds=20))
+    desk.running()
+    desk.suspended = True
+    assert not desk.look().stops[0].kill
+    desk.change("worker-0-0", stopping=True)
+    plan = desk.look(1.0)
+    assert not plan.stops and plan.wake_after == pytest.approx(49.0)
+    plan = desk.look(49.0)
+    assert [s.kill for s in plan.stops] == [True]
+
+
+def test_a_local_run_that_cannot_reach_its_minimum_fails_with_its_own_exit_code() -> None:
+    desk = Desk(make_job(nodes=2, startTimeoutSeconds=60), LOCAL)
+    desk.start(desk.look())
+    plan = desk.look(1.0)
+    desk.put(plan.starts[0])
+    desk.put(plan.starts[1], **PENDING)
+    desk.look(1.0)
+    plan = desk.look(60.0)
+    assert plan.outcome is not None and plan.outcome.exit_code == ExitCode.NO_CAPACITY
+    assert "1 of at least 2 nodes ready" in plan.outcome.message and "0/3 nodes" in plan.outcome.message
+
+
+def test_a_cluster_gives_back_what_it_holds_waits_and_tries_again() -> None:
+    desk = Desk(make_job(nodes=2, startTimeoutSeconds=60))
+    desk.start(desk.look())
+    plan = desk.look(1.0)
+    desk.put(plan.starts[0])
+    desk.put(plan.starts[1], **PENDING)
+    assert reasons(desk.look(1.0))["Waiting"] == "Unschedulable"
+    plan = desk.look(60.0)
+    assert {s.name for s in plan.stops} == {"worker-0-0", "worker-1-0"} and plan.outcome is None
+    desk.stop(plan)
+    plan = desk.look(1.0)
+    assert reasons(plan) == {"Waiting": "NoCapacity"} and not plan.starts
+    plan = desk.look(30.0)
+    assert [s.rdzv_id for s in plan.starts] == ["run-2", "run-2"]
+    assert desk.memory.incidents == (), "waiting for machines is no incident"
+
+
+def test_a_gang_scheduler_is_waited_for() -> None:
+    desk = Desk(make_job(nodes=2, startTimeoutSeconds=60, scheduling={"gang": "Kueue"}))
+    desk.start(desk.look())
+    for start in desk.look(1.0).starts:
+        desk.put(start, **PENDING)
+    desk.look(1.0)
+    assert not desk.look(1000.0).stops
+
+
+def test_what_can_never_start_fails_the_job_at_once() -> None:
+    desk = Desk(make_job())
+    waiting = Waiting(WaitingReason.IMAGE, "image name is invalid", final=True)
+    desk.start(desk.look(), state=State.WAITING, ready=False, waiting=waiting)
+    plan = desk.look(1.0)
+    assert plan.outcome is not None and plan.outcome.reason == "CannotStart"
+    assert "image name is invalid" in plan.outcome.message
+
+
+def test_a_world_that_stands_still_is_killed_and_charged_as_one_hang() -> None:
+    desk = Desk(make_job(nodes=2, recovery={"hang": {"limits": {"step": 100}}}))
+    desk.running()
+    desk.progress = progress(desk.now, 5)
+    desk.look()
+    assert not desk.look(100 + hang.MARGIN - 1).stops
+    plan = desk.look(1.0)
+    assert {(s.name, s.kill) for s in plan.stops} == {("worker-0-0", True), ("worker-1-0", True)}
+    assert plan.status.restarts == {"hang": 1}
+    for name in ("worker-0-0", "worker-1-0"):
+        desk.end(name, End(desk.now, signal=9))
+    desk.look(1.0)
+    assert desk.memory.restarts == {"hang": 1}, "the kills are ours"
+
+
+def test_a_long_evaluation_is_no_hang() -> None:
+    desk = Desk(make_job(recovery={"hang": {"limits": {"step": 100, "evaluate": 5000}}}))
+    desk.running()
+    desk.progress = progress(desk.now, 5, phase="evaluate")
+    desk.look()
+    assert not desk.look(4000.0).stops
+
+
+def test_a_job_whose_progress_was_never_seen_is_not_judged() -> None:
+    desk = Desk(make_job())
+    desk.running()
+    assert not desk.look(1_000_000.0).stops, "silence alone says nothing"
+
+
+@pytest.mark.parametrize(("pods", "stops", "removes"), [("None", 0, 0), ("Running", 1, 0), ("All", 1, 1)])
+def test_cleanup_of_pods(pods: str, stops: int, removes: int) -> None:
+    desk = Desk(make_job(nodes=2, cleanup={"pods": pods}))
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.FINAL_ERROR))
+    plan = desk.look()
+    assert len(plan.stops) == stops
+    assert [a.name for a in plan.actions if isinstance(a, Remove)] == ["worker-1-0"] * removes
+
+
+def test_a_local_run_leaves_no_process_whatever_the_policy() -> None:
+    desk = Desk(make_job(nodes=2, cleanup={"pods": "None"}), LOCAL)
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.FINAL_ERROR))
+    assert [s.name for s in desk.look().stops] == ["worker-0-0"]
+
+
+def test_old_remains_are_removed_while_a_job_runs() -> None:
+    desk = Desk(make_job(recovery={"preemptions": {"backoff": {"initialSeconds": 0}}}))
+    desk.running()
+    for attempt in range(cleanup.REMAINS + 2):
+        desk.end(f"worker-0-{attempt}", died(desk.now, Cause.PREEMPTED))
+        desk.start(desk.look(1.0))
+    plan = desk.look(1.0)
+    assert [a.name for a in plan.actions if isinstance(a, Remove)] == ["worker-0-0", "worker-0-1"]
+
+
+def test_time_to_live_deletes_the_job_after_its_end() -> None:
+    desk = Desk(make_job(cleanup={"ttlSecondsAfterFinished": 50}))
+    desk.running()
+    desk.end("worker-0-0", End(desk.now, exit_code=0))
+    plan = desk.look()
+    assert plan.wake_after == pytest.approx(50.0)
+    assert DeleteJob() in desk.look(50.0).actions
+
+
+def test_a_deleted_job_lets_go_when_its_processes_are_gone() -> None:
+    desk = Desk(make_job())
+    desk.running()
+    desk.deleting = True
+    plan = desk.look()
+    assert plan.status.phase is JobPhase.DELETING and not any(isinstance(a, Release) for a in plan.actions)
+    desk.stop(plan)
+    assert desk.look(1.0).actions == (Release(),)
+
+
+def test_checkpoints_are_deleted_by_a_cleaner_in_bounded_tries() -> None:
+    desk = Desk(make_job(cleanup={"checkpoints": "KeepBest"}))
+    desk.running()
+    desk.deleting = True
+    desk.stop(desk.look())
+    for attempt in range(cleanup.TRIES):
+        plan = desk.look(1.0)
+        (start,) = plan.starts
+        assert (start.name, start.keep_best) == (f"cleaner-0-{attempt}", True)
+        desk.put(start)
+        desk.look(1.0)
+        desk.end(start.name, died(desk.now))
+    (release,) = desk.look(1.0).actions
+    assert isinstance(release, Release) and "3 cleaners failed" in release.message
+    assert "crash" not in desk.memory.restarts
+
+
+def test_a_cleaner_that_succeeds_lets_the_job_go_and_is_not_started_again() -> None:
+    desk = Desk(make_job(cleanup={"checkpoints": "Delete"}))
+    desk.running()
+    desk.deleting = True
+    desk.stop(desk.look())
+    desk.start(desk.look(1.0))
+    desk.look(1.0)
+    desk.end("cleaner-0-0", End(desk.now, exit_code=0))
+    for _ in range(2):
+        assert desk.look(1.0).actions == (Release("checkpoints deleted"),)
+
+
+def test_a_failed_job_can_be_revived_with_fresh_budgets_and_the_next_attempt() -> None:
+    desk = Desk(make_job(recovery={"crashes": {"limit": 0}}))
+    desk.running()
+    desk.end("worker-0-0", died(desk.now))
+    assert desk.look().outcome is not None
+    desk.memory = revive(desk.memory)
+    plan = desk.look(100.0)
+    assert plan.outcome is None and [s.name for s in plan.starts] == ["worker-0-1"]
+    assert plan.status.restarts == {"crash": 1}, "what happened stays in the books"
