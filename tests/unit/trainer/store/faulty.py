@@ -48,9 +48,10 @@ class FaultyFileSystem(MemoryFileSystem):
             FaultyFileSystem.fault(number, kind, path)
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
-        """One put: all or nothing."""
+        """One put: all or nothing; or all, and then no answer."""
         self._operation("put", path)
         super().pipe_file(path, value, mode=mode, **kwargs)
+        self._operation("answer", path)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if "r" in mode:

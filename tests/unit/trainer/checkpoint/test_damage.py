@@ -1,0 +1,225 @@
+"""Whatever happens to the objects of a checkpoint: it is found, never loaded, and an older one is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from aurl_trainer.checkpoint.loading import load_weights
+from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.sealed import seal
+from tests.unit.trainer.checkpoint.small import checkpointer, hash_of, make, state, train
+from tests.unit.trainer.checkpoint.test_checkpointer import Bomb
+
+Run = tuple[str, RunStore, dict[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run saved at steps 1, 2 and 3, and the hash of each state."""
+    uri = f"memory:/{tmp_path}/run"
+    saver = checkpointer(uri)
+    trained = make(1)
+    saver.open(state(*trained))
+    hashes = {}
+    for step in (1, 2, 3):
+        train(*trained, step)
+        saver.save(step, state(*trained), {"at": step}, {"val_nll": 4.0 - step})
+        hashes[step] = hash_of(*trained)
+    return uri, RunStore(Location(uri)), hashes
+
+
+def objects(store: RunStore, step: int) -> list[str]:
+    """All objects of one checkpoint."""
+    name = next(n for n in store.committed() if n.step == step)
+    return [name.manifest, *(f"packs/{n}" for n in store.location.names("packs") if n.startswith(str(name)))]
+
+
+def resume(run: Run) -> tuple[int, str, list[str]]:
+    fresh = make(9)
+    restored = checkpointer(run[0]).open(state(*fresh)).restored
+    assert restored is not None
+    assert restored.extra == {"at": restored.step}
+    return restored.step, hash_of(*fresh), restored.warnings
+
+
+def flip(data: bytes, seed: int) -> bytes:
+    bit = random.Random(seed).randrange(8 * len(data))
+    flipped = bytearray(data)
+    flipped[bit // 8] ^= 1 << (bit % 8)
+    return bytes(flipped)
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("which", ["manifest", "pack"])
+def test_a_flipped_bit_is_found_and_the_older_checkpoint_is_taken(
+    run: Run, which: str, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    _uri, store, hashes = run
+    manifest, pack = objects(store, 3)
+    victim = manifest if which == "manifest" else pack
+    store.location.put(victim, flip(store.location.get(victim), seed))
+    with caplog.at_level(logging.WARNING):
+        step, found, warnings = resume(run)
+    assert (step, found) == (2, hashes[2]), "not the older checkpoint, whole"
+    (warning,) = warnings
+    assert warning.startswith("checkpoint of step 3 is damaged and passed over: v000003-s00000003")
+    assert which == "manifest" or "model." in warning or "optimizer." in warning, "the item is not named"
+    assert warning in caplog.text and "resuming from step 2" in caplog.text, "the fall-back was not loud"
+
+
+def _manifest_by_hand(store: RunStore, path: str) -> None:
+    store.location.put(path, store.location.get(path).replace(b'"step":3', b'"step":4'))
+
+
+def _pickle_as_pack(store: RunStore, path: str) -> None:
+    data = pickle.dumps(Bomb(Path("/nonexistent/marker")))
+    store.location.put(path, data + bytes(store.location.size(path) - len(data)))
+
+
+DAMAGE: dict[str, tuple[str, Callable[[RunStore, str], None], str]] = {
+    "pack missing": ("pack", lambda s, p: s.location.delete([p]), "is missing"),
+    "pack empty": ("pack", lambda s, p: s.location.put(p, b""), "has 0 bytes instead of"),
+    "pack cut": ("pack", lambda s, p: s.location.put(p, s.location.get(p)[:-1]), "bytes instead of"),
+    "pack too long": ("pack", lambda s, p: s.location.put(p, s.location.get(p) + b"x"), "bytes instead of"),
+    "pack is a pickle": ("pack", _pickle_as_pack, "hash does not match"),
+    "manifest empty": ("manifest", lambda s, p: s.location.put(p, b""), "digest does not match"),
+    "manifest cut": ("manifest", lambda s, p: s.location.put(p, s.location.get(p)[:-9]), "digest does not"),
+    "manifest by hand": ("manifest", _manifest_by_hand, "edited by hand"),
+    "manifest of torch": ("manifest", lambda s, p: s.location.put(p, pickle.dumps({})), "digest does not"),
+    "manifest is another's": (
+        "manifest",
+        lambda s, p: s.location.put(p, s.location.get(objects(s, 2)[0])),
+        "holds the manifest of v000002",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_other_damage_is_found_too(run: Run, damage: str) -> None:
+    _uri, store, hashes = run
+    which, act, says = DAMAGE[damage]
+    manifest, pack = objects(store, 3)
+    act(store, manifest if which == "manifest" else pack)
+    step, found, (warning,) = resume(run)
+    assert (step, found) == (2, hashes[2])
+    assert says in warning
+
+
+def test_several_damaged_ones_are_passed_over_each_by_name(run: Run) -> None:
+    _uri, store, hashes = run
+    for step in (2, 3):
+        pack = objects(store, step)[1]
+        store.location.put(pack, flip(store.location.get(pack), step))
+    step, found, warnings = resume(run)
+    assert (step, found) == (1, hashes[1])
+    assert [w.split(" is damaged")[0] for w in warnings] == ["checkpoint of step 3", "checkpoint of step 2"]
+
+
+def test_when_none_is_whole_the_run_does_not_silently_start_anew(run: Run) -> None:
+    uri, store, _ = run
+    for step in (1, 2, 3):
+        store.location.delete([objects(store, step)[1]])
+    with pytest.raises(CheckpointError, match=r"none of its 3 checkpoints is whole.*is missing"):
+        checkpointer(uri).open(state(*make(9)))
+
+
+def test_what_was_passed_over_is_no_part_of_the_run_any_more(run: Run) -> None:
+    uri, store, _ = run
+    pack = objects(store, 3)[1]
+    whole = store.location.get(pack)
+    store.location.put(pack, flip(whole, 1))
+    fresh = make(9)
+    saver = checkpointer(uri)
+    saver.open(state(*fresh))
+    store.location.put(pack, whole)  # even if it turns out to be whole after all
+    assert [n.step for n in store.valid()] == [1, 2]
+    saver.save(3, state(*fresh), {"at": 3})
+    assert [(n.step, n.generation.number) for n in store.valid()] == [(1, 1), (2, 1), (3, 2)]
+
+
+def test_a_checkpoint_of_a_newer_format_stops_the_run(run: Run) -> None:
+    uri, store, _ = run
+    path = objects(store, 3)[0]
+    value = json.loads(store.location.get(path))
+    del value["digest"]
+    store.location.put(path, seal(value | {"version": 2}))
+    with pytest.raises(CheckpointError, match="written by a newer Aurl") as error:
+        checkpointer(uri).open(state(*make(9)))
+    assert not isinstance(error.value, DamagedError), "it would have been passed over, and then lost"
+
+
+def test_a_store_that_does_not_answer_is_not_damage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Location, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        if name.startswith("packs/"):
+            raise CheckpointError("connection reset")
+        return real(self, name, start, end)
+
+    real = Location.get
+    monkeypatch.setattr(Location, "get", broken)
+    with pytest.raises(CheckpointError, match="connection reset") as error:
+        checkpointer(run[0]).open(state(*make(9)))
+    assert not isinstance(error.value, DamagedError)
+    monkeypatch.undo()
+    assert resume(run)[0] == 3, "the newest checkpoint was given up for a passing trouble"
+
+
+def test_a_resealed_manifest_cannot_bring_in_a_pickle(run: Run, tmp_path: Path) -> None:
+    _uri, store, hashes = run
+    path = objects(store, 3)[0]
+    value = json.loads(store.location.get(path))
+    del value["digest"]
+    marker = tmp_path / "marker"
+    value["extra"] = {"$pickle": pickle.dumps(Bomb(marker)).hex()}
+    value["tensors"]["model.scale"]["dtype"] = "Tensor"
+    store.location.put(path, seal(value))
+    step, found, (warning,) = resume(run)
+    assert (step, found) == (2, hashes[2])
+    assert "'Tensor' is not a type of numbers" in warning
+    assert not marker.exists()
+
+
+def test_weights_alone_are_loaded_from_the_chosen_checkpoint(run: Run) -> None:
+    uri, _, _ = run
+    for which, step in (("latest", 3), ("best", 3), (2, 2), (1, 1)):
+        model, _ = make(9)
+        manifest = load_weights(uri, model, which)  # type: ignore[arg-type]
+        assert manifest.step == step
+        full = make(8)
+        trained = make(1)
+        train(*trained, *range(1, step + 1))
+        assert hash_of(model, full[1]) == hash_of(trained[0], full[1])
+
+
+def test_weights_fall_back_loudly_unless_a_step_was_asked_for(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri, store, _ = run
+    store.location.delete([objects(store, 3)[1]])
+    with caplog.at_level(logging.WARNING):
+        assert load_weights(uri, make(9)[0]).step == 2
+    assert "checkpoint of step 3 is damaged and passed over" in caplog.text
+    with pytest.raises(DamagedError, match="is missing"):
+        load_weights(uri, make(9)[0], 3)
+
+
+def test_weights_need_no_optimizer_bytes(run: Run) -> None:
+    uri, store, _ = run
+    manifest = store.manifest(next(n for n in store.valid() if n.step == 3))
+    chunk = manifest.tensors["optimizer.state.scale.exp_avg"].chunks[0]
+    path = manifest.packs[chunk.pack].path
+    data = bytearray(store.location.get(path))
+    data[chunk.at] ^= 1
+    store.location.put(path, bytes(data))
+    model = make(9)[0]
+    assert load_weights(uri, model).step == 3
+    assert torch.isfinite(model.scale)

@@ -1,0 +1,212 @@
+"""Two gloo processes: the same state on both, failures on both, and other numbers of ranks afterwards."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.names import GenerationId
+from aurl_trainer.store.run_store import RunStore
+from tests.unit.trainer.checkpoint.pool import RankPool
+from tests.unit.trainer.checkpoint.small import IDENTITY, checkpointer, hash_of, make, state, train
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[RankPool]:
+    pool = RankPool(2)
+    yield pool
+    pool.close()
+
+
+def steps(uri: str) -> list[int]:
+    return [n.step for n in RunStore(Location(uri)).valid()]
+
+
+def _train_and_save(rank: int, world: int, uri: str, seed: int, until: int) -> tuple[Any, str]:
+    """Resumes (or starts), trains to `until` under DDP, saves; the state's hash and the step resumed from."""
+    model, optimizer = make(seed)
+    wrapped = DistributedDataParallel(model)
+    saver = checkpointer(uri, rank, world)
+    saver.probe()
+    opened = saver.open(state(wrapped, optimizer))
+    start = opened.restored.step if opened.restored else 0
+    train(wrapped, optimizer, *range(start, until))
+    saver.save(until, state(wrapped, optimizer), {"by": world}, {"val_nll": 1.0})
+    return start, hash_of(wrapped, optimizer)
+
+
+def test_two_ranks_save_and_go_on_bit_exactly(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/run"
+    (whole, whole_again) = ranks.run(_train_and_save, f"file://{tmp_path}/whole", 1, 6)
+    assert whole == whole_again
+    assert [r[0] for r in ranks.run(_train_and_save, uri, 1, 3)] == [0, 0]
+    again = ranks.run(_train_and_save, uri, 5, 6)
+    assert again == [(3, whole[1])] * 2, "the resumed run differs from the undisturbed one"
+    packs = RunStore(Location(uri)).location.names("packs")
+    assert [p.rpartition("/")[2] for p in packs] == ["rank-0000.pack", "rank-0001.pack"] * 2
+
+
+def test_from_two_ranks_to_one_and_back(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/run"
+    (_, at_three), _ = ranks.run(_train_and_save, uri, 1, 3)
+    alone = make(7)
+    saver = checkpointer(uri)
+    opened = saver.open(state(*alone))
+    assert opened.restored is not None and opened.restored.extra == {"by": 2}
+    assert hash_of(*alone) == at_three, "2 to 1 ranks is not bit-exact"
+    train(*alone, 3)
+    saver.save(4, state(*alone), {"by": 1})
+    results = ranks.run(_load_hash, uri)
+    assert results == [hash_of(*alone)] * 2, "1 to 2 ranks is not bit-exact"
+
+
+def _load_hash(rank: int, world: int, uri: str) -> str:
+    model, optimizer = make(8)
+    wrapped = DistributedDataParallel(model)
+    checkpointer(uri, rank, world).open(state(wrapped, optimizer))
+    return hash_of(wrapped, optimizer)
+
+
+def _sharded(rank: int, world: int, uri: str, act: str) -> Any:
+    """A matrix in row shards is saved; loaded in column shards, or whole."""
+    mesh = init_device_mesh("cpu", (world,))
+    values = torch.arange(7 * 5, dtype=torch.float32).reshape(7, 5)
+    if act == "save":
+        saver = checkpointer(uri, rank, world)
+        saver.open({})
+        saver.save(1, {"m": {"w": distribute_tensor(values, mesh, [Shard(0)])}}, {})
+        return True
+    placement = Shard(1) if act == "columns" else Replicate()
+    target = distribute_tensor(torch.zeros(7, 5), mesh, [placement])
+    checkpointer(uri, rank, world).open({"m": {"w": target}})
+    return torch.equal(target.full_tensor(), values)
+
+
+def test_sharded_tensors_are_saved_once_and_resharded(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/run"
+    for act in ("save", "columns", "replicated"):
+        assert ranks.run(_sharded, uri, act) == [True, True], act
+    whole = {"m": {"w": torch.zeros(7, 5)}}
+    checkpointer(uri).open(whole)
+    assert torch.equal(whole["m"]["w"], torch.arange(35, dtype=torch.float32).reshape(7, 5))
+    store = RunStore(Location(uri))
+    (tensor,) = store.manifest(store.valid()[0]).tensors.values()
+    assert [c.sizes for c in tensor.chunks] == [(4, 5), (3, 5)]
+
+
+def _small_disk_on(rank: int, world: int, uri: str, full: int) -> Any:
+    """The disk of rank `full` takes no more than 1000 bytes a file; then it has room again."""
+    saver = checkpointer(uri, rank, world, compression=0)
+    noise = {"t": {str(i): torch.randn(1000, generator=torch.Generator().manual_seed(i)) for i in range(4)}}
+    saver.open(noise)
+    saver.save(1, noise, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if rank == full:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        saver.save(2, noise, {})
+        outcome = ("saved", "")
+    except Exception as error:
+        outcome = (type(error).__name__, str(error))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    after = steps(uri)
+    saver.save(3, noise, {})
+    return outcome, after
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_full_disk_on_one_rank_is_everybodys_failed_save(
+    ranks: RankPool, tmp_path: Path, full: int
+) -> None:
+    uri = f"file://{tmp_path}/run"
+    first, second = ranks.run(_small_disk_on, uri, full)
+    assert first == second
+    (kind, message), after = first
+    assert kind == "CheckpointError" and "cannot be written: File too large" in message
+    assert f"rank-{full:04d}.pack" in message
+    assert after == [1], "a failed save counts"
+    assert steps(uri) == [1, 3]
+    assert len(RunStore(Location(uri)).location.names("packs")) == 4, "leftovers of the failed save"
+
+
+def _probe(rank: int, world: int, folder: str) -> None:
+    checkpointer(f"{folder}/{rank}", rank, world).probe()
+
+
+def test_storage_that_the_ranks_do_not_share_is_refused(ranks: RankPool, tmp_path: Path) -> None:
+    for kind, message, _ in ranks.run(_probe, str(tmp_path)):
+        assert kind == "CheckpointError" and "must name storage that all nodes share" in message
+
+
+def _probe_file(rank: int, world: int, uri: str) -> None:
+    checkpointer(uri, rank, world).probe()
+
+
+def test_an_unwritable_place_is_known_to_all_ranks(ranks: RankPool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for kind, message, _ in ranks.run(_probe_file, f"{tmp_path}/file/run"):
+        assert kind == "CheckpointError" and "cannot be written: Not a directory" in message
+
+
+def test_damage_that_one_rank_meets_is_everybodys_fall_back(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/run"
+    (_, at_two), _ = ranks.run(_train_and_save, uri, 1, 2)
+    ranks.run(_train_and_save, uri, 1, 4)
+    store = RunStore(Location(uri))
+    manifest = store.manifest(store.valid()[-1])
+    path = tmp_path / "run" / manifest.packs[1].path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+    assert ranks.run(_load_hash, uri) == [at_two] * 2
+
+
+def _save_unsavable(rank: int, world: int, uri: str) -> None:
+    saver = checkpointer(uri, rank, world)
+    saver.open({})
+    saver.save(1, {"x": {"y": object() if rank == 1 else torch.ones(1)}}, {})
+
+
+def test_what_only_one_rank_cannot_save_fails_on_both(ranks: RankPool, tmp_path: Path) -> None:
+    for kind, message, _ in ranks.run(_save_unsavable, f"{tmp_path}/run"):
+        assert kind == "CheckpointError" and "x.y: a checkpoint holds tensors and plain values" in message
+
+
+def _save_fenced(rank: int, world: int, uri: str) -> None:
+    saver = checkpointer(uri, rank, world)
+    saver.open({})
+    if rank == 0:
+        store = RunStore(Location(uri))
+        store.settle(store.claim("other", IDENTITY, 1), None, run="other", identity=IDENTITY)
+    saver.save(1, {"x": torch.ones(1)}, {})
+
+
+def test_a_fenced_world_leaves_as_a_whole(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"{tmp_path}/run"
+    for kind, message, _ in ranks.run(_save_fenced, uri):
+        assert kind == "FencedError" and "generation 2 has taken over" in message
+    assert steps(uri) == []
+
+
+def _open_other(rank: int, world: int, uri: str) -> None:
+    checkpointer(uri, rank, world, fingerprint={"seed": 2}).open({})
+
+
+def test_another_configuration_is_refused_on_both(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"{tmp_path}/run"
+    ranks.run(_train_and_save, uri, 1, 1)
+    for kind, message, _ in ranks.run(_open_other, uri):
+        assert kind == "RefusedError" and "seed: 1 -> 2" in message
+    assert max(f.id for f in RunStore(Location(uri)).fences()) < GenerationId(2, "")
