@@ -124,18 +124,17 @@ def costs(strikes: Sequence[Strike], missed: Sequence[Event], ledger: Sequence[L
 def _table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
-    table = Table("event", "struck", "at step", "booked as", "next step after", "steps done again", "lost")
+    table = Table("event", "at step", "booked as", "next step after", "redone", "lost", box=None)
     for row in rows:
         if row["struck"] is None:
-            table.add_row(str(row["event"]), "did not happen: the run was over before", *[""] * 5)
+            table.add_row(str(row["event"]), "never", "the run was over before")
             continue
         table.add_row(
             str(row["event"]),
-            str(row["struck"]),
             _cell(row["at_step"]),
             _cell(row["cause"]),
             _cell(row["recovery_seconds"], " s"),
-            _cell(row["steps_redone"]),
+            _cell(row["steps_redone"], " steps"),
             _cell(row["lost_seconds"], " s"),
         )
     return table

@@ -67,8 +67,10 @@ class Screen:
         for entry in moment.entries:
             self.say(describe(entry), _KINDS.get(entry.kind, ""))
         if moment.interrupts > self._interrupts:
+            once = moment.interrupts == 1
             self._interrupts = moment.interrupts
-            self.say("saving and leaving; Ctrl-C once more stops at once", "bold yellow")
+            words = "saving and leaving; Ctrl-C once more stops at once" if once else "stopping at once"
+            self.say(words, "bold yellow")
         if moment.trouble != self._trouble:
             self._trouble = moment.trouble
             self.say(
@@ -105,7 +107,8 @@ def describe(entry: LedgerEntry) -> str:
     if entry.kind == "generation":
         return entry.message + (f", going on from step {entry.step}" if entry.step else "")
     if entry.kind == "phase":
-        return f"{entry.phase}" + (f": {entry.message}" if entry.message else "")
+        about = entry.message.removeprefix(f"{entry.phase}: ")
+        return f"{entry.phase}" + (f": {about}" if about else "")
     return f"{who}: {entry.message}" if who else entry.message
 
 

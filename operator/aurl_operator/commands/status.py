@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +72,7 @@ def _show(console: Console, path: Path, running: bool, state: dict[str, Any], no
         incidents = Table("at", "cause", "nodes", "step", "next step after", "lost", "message", box=None)
         for one in now.incidents:
             incidents.add_row(
-                one.at,
+                f"{datetime.fromisoformat(one.at).astimezone():%H:%M:%S}",
                 one.cause,
                 ", ".join(one.nodes),
                 "" if one.step is None else str(one.step),
@@ -86,7 +87,7 @@ def _rows(state: dict[str, Any], now: JobStatus) -> list[tuple[str, str]]:
     from aurl_operator.commands.screen import duration
 
     rows = [("phase", now.phase.value + (f": {now.message}" if now.message else ""))]
-    processes = ", ".join(f"{p['name']} {p['state']}" for p in state.get("processes", ()))
+    processes = ", ".join(p["name"] for p in state.get("processes", ()) if p["state"] != "ended")
     rows.append(
         (
             "nodes",

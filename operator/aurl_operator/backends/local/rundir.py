@@ -205,11 +205,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _leaves(value: Any, at: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, child in value.items():
-            yield from _leaves(child, f"{at}.{key}" if at else str(key))
-    else:
+    children: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, list | tuple):
+        children = enumerate(value)
+    if not children or not value:
         yield at, value
+    for key, child in children:
+        yield from _leaves(child, f"{at}.{key}" if at else str(key))
 
 
 def _show(leaves: Mapping[str, Any], name: str) -> str:

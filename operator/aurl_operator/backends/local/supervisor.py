@@ -67,7 +67,8 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Who has asked twice may ask again: the way out is taken already, and must not be cut short.
+            signal.signal(number, signal.SIG_IGN if self.count > 1 else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
