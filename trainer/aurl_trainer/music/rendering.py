@@ -41,6 +41,9 @@ TAIL_SECONDS = 2.0
 PEAK = 0.9
 """Loudest sample of a rendered piece, as a share of full scale."""
 
+SILENCE = 1e-3
+"""What never gets louder is dither, not music, and is not amplified; as a share of full scale."""
+
 FLUIDSYNTH_SECONDS = 300
 
 
@@ -121,8 +124,9 @@ def _fluidsynth(font: Path, midi: Path, wav: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FLUIDSYNTH_SECONDS)
     except subprocess.TimeoutExpired:
         raise MissingError(f"fluidsynth did not end within {FLUIDSYNTH_SECONDS} s") from None
-    if done.returncode or not wav.is_file():
-        said = (done.stderr or done.stdout).strip().splitlines()
+    said = (done.stderr or done.stdout).strip().splitlines()
+    # With a font that it cannot read it goes on with one of its own choice, or without sound.
+    if done.returncode or not wav.is_file() or any("not a SoundFont" in line for line in said):
         raise MissingError(f"fluidsynth failed: {said[-1] if said else f'exit code {done.returncode}'}")
 
 
@@ -144,7 +148,8 @@ def _level(raw: Path, path: Path) -> None:
 
     samples, rate = soundfile.read(raw, dtype="float32", always_2d=True)
     peak = float(np.abs(samples).max(initial=0.0))
-    soundfile.write(path, samples * (PEAK / peak) if peak else samples, rate, subtype="PCM_16", format="WAV")
+    gain = PEAK / peak if peak > SILENCE else 1.0
+    soundfile.write(path, samples * gain, rate, subtype="PCM_16", format="WAV")
 
 
 def compress(wav: Path, path: Path, quality: float = 0.7) -> Path:
