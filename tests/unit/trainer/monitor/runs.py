@@ -78,7 +78,7 @@ def rehearsed(folder: Path) -> RunDirectory:
     run.now += 4
     run.start(resumed_from=4)
     run.steps(5, 5)
-    run.ledger("recovered", "lost", recovery_seconds=5.0, lost_seconds=7.0, steps_redone=2)
+    run.ledger("recovered", "lost", recovery_seconds=5.0, lost_seconds=6.0, steps_redone=2)
     run.steps(6, 8)
     run.ledger("incident", "notice", cause="preempted", nodes=["worker-0-0"], step=8)
     run.record("end", step=8, reason="preemption notice")

@@ -31,6 +31,8 @@ def test_smoothing_is_unbiased_at_the_start_and_passes_over_gaps() -> None:
     constant = smoothed(Series((1, 2, 3, 4), (2.0, None, 2.0, 2.0)))
     assert constant.y == pytest.approx((2.0, 2.0, 2.0, 2.0))
     assert smoothed(Series((1,), (None,))).y == (None,)
+    falling = smoothed(Series(tuple(range(200)), tuple(float(-i) for i in range(200))), span=9)
+    assert falling.y[100] == pytest.approx(-100.0, abs=0.01), "it lags behind"
     noise = random.Random(1)
     rough = Series(tuple(range(1000)), tuple(noise.gauss(0, 1) for _ in range(1000)))
     level = smoothed(rough).finite[100:]

@@ -25,6 +25,17 @@ def test_only_the_surviving_lineage_counts(tmp_path: Path) -> None:
     assert facts.tokens == 1000, "tokens of steps done twice must count once"
 
 
+def test_steps_done_again_are_compared_with_the_first_time(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.start()
+    run.steps(1, 4)
+    run.start(resumed_from=2)
+    run.steps(3, 3)
+    run.steps(4, 4, loss=1.0000001)
+    facts = figures(read_run(tmp_path))
+    assert facts.steps_redone == 2 and facts.steps_repeated == 1, "step 4 had another loss"
+
+
 def test_a_generation_that_fell_far_back_voids_several_before_it(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.start()
@@ -55,11 +66,12 @@ def test_goodput_adds_up(tmp_path: Path) -> None:
     assert good.productive_seconds == pytest.approx(10.0)
     assert good.ratio == pytest.approx(10 / 21)
     shares = {s.name: s.seconds for s in good.shares}
-    assert shares["node-lost"] == pytest.approx(7.0)
+    assert shares["first start"] == pytest.approx(2.0)
+    assert shares["node-lost"] == pytest.approx(6.0)
     assert shares["preempted"] == pytest.approx(3.0)
     assert "regrouped" not in shares, "an incident explains each gap"
     assert sum(shares.values()) == pytest.approx(good.total_seconds)
-    assert good.lost_seconds == pytest.approx(10.0)
+    assert good.lost_seconds == pytest.approx(9.0)
 
 
 def test_a_gap_without_an_incident_is_a_change_of_the_world(tmp_path: Path) -> None:
@@ -94,6 +106,14 @@ def test_attempts_come_from_the_ledger_with_their_ends(tmp_path: Path) -> None:
         ("worker-1", 1, "succeeded", True),
     ]
     assert facts.most_nodes == 2 and facts.most_ranks == 2
+
+
+def test_a_replacement_that_came_early_makes_no_larger_world(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for name in ("worker-0-0", "worker-1-0", "worker-2-0"):
+        run.node(name)
+    run.start()
+    assert figures(read_run(tmp_path)).most_nodes == 2
 
 
 def test_the_store_is_no_node(tmp_path: Path) -> None:

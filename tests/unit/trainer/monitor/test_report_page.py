@@ -100,7 +100,7 @@ def test_a_rehearsed_run_is_told_in_words_curves_and_tables(tmp_path: Path) -> N
     for words in (
         "It finished all 10 steps",
         "2 disturbances on the way (node lost and preemption notice)",
-        "2 steps had to be done again",
+        "2 steps had to be done again, with the same loss as the first time to the last bit.",
         "0.700 nats per token",
         "0.800 better than a model that counts",
         "Learning rate",

@@ -29,19 +29,27 @@ class Series:
 def smoothed(series: Series, span: int | None = None) -> Series:
     """Exponential moving average over about `span` points (default: a fortieth of them, at least 5).
 
-    Started without bias, as Adam's moments are (Kingma and Ba 2015, arXiv:1412.6980, section 3): the mean is
-    divided by the sum of its weights. A missing value is passed over.
+    Taken in both directions and averaged, so that it does not lag behind a falling curve. A missing value
+    is passed over.
     """
-    length = span or max(5, len(series) // 40)
-    decay = 1 - 2 / (length + 1)
+    decay = 1 - 2 / ((span or max(5, len(series) // 40)) + 1)
+    forward = _average(series.y, decay)
+    backward = _average(series.y[::-1], decay)[::-1]
+    both = zip(forward, backward, strict=True)
+    return Series(series.x, tuple(None if a is None or b is None else (a + b) / 2 for a, b in both))
+
+
+def _average(values: Sequence[float | None], decay: float) -> list[float | None]:
+    """Started without bias, as Adam's moments are (Kingma and Ba 2015, arXiv:1412.6980, section 3):
+    the sum is divided by the sum of its weights."""
     total = weight = 0.0
-    values: list[float | None] = []
-    for value in series.y:
+    means: list[float | None] = []
+    for value in values:
         if value is not None and math.isfinite(value):
             total = decay * total + (1 - decay) * value
             weight = decay * weight + (1 - decay)
-        values.append(total / weight if weight else None)
-    return Series(series.x, tuple(values))
+        means.append(total / weight if weight else None)
+    return means
 
 
 def thinned(series: Series, points: int = POINTS) -> Series:

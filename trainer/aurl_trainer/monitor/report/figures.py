@@ -29,6 +29,7 @@ class Figures:
     step: int
     total_steps: int
     most_nodes: int
+    """In one generation; if none was formed, at one time."""
     most_ranks: int
     val_loss: float | None
     best_val_loss: float | None
@@ -51,6 +52,13 @@ class Figures:
     def steps_redone(self) -> int:
         """Steps that were done again."""
         return sum(len(g.redone) for g in self.lineage)
+
+    @property
+    def steps_repeated(self) -> int:
+        """Of the steps that were done again and are in the result: those with the same loss to the last bit."""
+        result = {r["step"]: r["loss"] for g in self.lineage for r in g.kept}
+        first_time = {r["step"]: r["loss"] for g in self.lineage for r in g.redone}
+        return sum(1 for step, loss in first_time.items() if loss is not None and result.get(step) == loss)
 
     @property
     def slowest_recovery(self) -> float | None:
@@ -76,6 +84,7 @@ class Figures:
             "productive_seconds": self.goodput.productive_seconds,
             "lost_seconds": {s.name: s.seconds for s in self.goodput.shares if s.lost},
             "steps_redone": self.steps_redone,
+            "steps_repeated": self.steps_repeated,
             "incidents": [
                 {
                     "cause": i.cause,
@@ -110,9 +119,8 @@ def figures(run: Run) -> Figures:
         last_sign_at=max(times, default=None),
         step=max((_reached(g) for g in lineage if g.cut is None), default=0),
         total_steps=lineage[-1].total_steps if lineage else 0,
-        most_nodes=max(
-            [len(g.nodes) for g in lineage] + [_together([b for b in bars if b.trains])], default=0
-        ),
+        most_nodes=max((len(g.nodes) for g in lineage), default=0)
+        or _together([b for b in bars if b.trains]),
         most_ranks=max((g.world for g in lineage), default=0),
         val_loss=result if result is not None else _last(evaluations).get("val_loss"),
         best_val_loss=min((r["val_loss"] for r in evaluations), default=None),

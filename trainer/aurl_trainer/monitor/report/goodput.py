@@ -53,14 +53,15 @@ def goodput(run: Run, lineage: Sequence[Generation], incidents: Sequence[Inciden
     if not lineage:
         return Goodput(0.0, 0.0, ())
     ready = [e.at for e in run.ledger if e.kind == "phase" and e.phase == "Running"]
-    total = max(g.until for g in lineage) - min([lineage[0].at, *ready[:1]])
+    since = min([lineage[0].at, *ready[:1]])
+    total = max(g.until for g in lineage) - since
     productive = min(total, sum(r["seconds"] for g in lineage for r in g.kept))
     lost: dict[str, float] = {}
     for incident in incidents:
         if incident.lost_seconds:
             lost[incident.cause] = lost.get(incident.cause, 0.0) + incident.lost_seconds
     lost[REGROUPED] = _unexplained(lineage, incidents)
-    wanted = [Share("steps in the result", productive)]
+    wanted = [Share("steps in the result", productive), Share("first start", lineage[0].at - since)]
     wanted += [Share(cause, seconds, lost=True) for cause, seconds in lost.items()]
     wanted.append(Share("evaluation", sum(r["seconds"] for r in surviving(run, lineage, "evaluation"))))
     wanted.append(Share("saving checkpoints", sum(r["seconds"] for r in surviving(run, lineage, "save"))))
@@ -72,7 +73,7 @@ def goodput(run: Run, lineage: Sequence[Generation], incidents: Sequence[Inciden
             shares.append(Share(share.name, seconds, share.lost))
             left -= seconds
     if left > 0:
-        shares.append(Share("starting, loading and sampling", left))
+        shares.append(Share("sampling and the rest", left))
     return Goodput(total, productive, tuple(shares))
 
 

@@ -32,7 +32,8 @@ _SHARES = {
     "steps in the result": "share-good",
     "evaluation": "share-evaluation",
     "saving checkpoints": "share-saving",
-    "starting, loading and sampling": "share-other",
+    "first start": "share-start",
+    "sampling and the rest": "share-other",
 }
 
 

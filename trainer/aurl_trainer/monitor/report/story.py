@@ -74,7 +74,10 @@ def _losses(facts: Figures) -> str:
     if not facts.lineage:
         return ""
     redone = facts.steps_redone
-    again = f"{words.plural(redone, 'step').capitalize()} had to be done again."
+    again = f"{words.plural(redone, 'step').capitalize()} had to be done again"
+    if redone and facts.steps_repeated == redone:
+        again += ", with the same loss as the first time to the last bit"
+    again += "."
     if not facts.incidents:
         return again if redone else "Nothing was lost on the way." if facts.step else ""
     causes = Counter(words.cause(i.cause) for i in facts.incidents)
