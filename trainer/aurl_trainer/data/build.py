@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -41,7 +41,7 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
     read, rejected = _read(config, chosen, folder.parent, progress)
     read = _without_duplicates(chosen, read, rejected)
     if not read:
-        raise DataError(_nothing_usable(len(chosen), rejected.values()))
+        raise DataError(_nothing_usable(chosen, rejected))
     groups = {i: group(chosen[i], config.split) or "" for i in read}
     validation = held_out(list(groups.values()), config.split, seed)
     splits: dict[int, Literal["train", "validation"]] = {
@@ -184,11 +184,15 @@ def _write_streams(
     return pieces
 
 
-def _nothing_usable(chosen: int, reasons: Any) -> str:
-    counts = Counter(str(reason) for reason in reasons)
-    shown = [f"  {count} x {reason}" for reason, count in counts.most_common(5)]
-    more = [f"  and {len(counts) - 5} other reasons"] if len(counts) > 5 else []
-    return "\n".join([f"none of the {chosen} files can be used:", *shown, *more])
+def _nothing_usable(chosen: Sequence[Source], rejected: dict[int, str]) -> str:
+    """Every reason once, the commonest first, with one of its files."""
+    counts = Counter(rejected.values())
+    example = {rejected[i]: chosen[i].name for i in sorted(rejected, reverse=True)}
+    lines = [f"none of the {len(chosen)} files can be used:"]
+    lines += [f"  {count} x {reason}, as in {example[reason]}" for reason, count in counts.most_common(5)]
+    if len(counts) > 5:
+        lines.append(f"  and {len(counts) - 5} other reasons")
+    return "\n".join(lines)
 
 
 def _to_disk(path: Path) -> None:

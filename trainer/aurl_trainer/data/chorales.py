@@ -30,12 +30,15 @@ class Chorale:
 
 def chorales() -> list[Chorale]:
     """The chorales of Riemenschneider's collection, each once, sorted by name."""
-    from music21.corpus.chorales import ChoraleList, Iterator
+    from music21.corpus.chorales import ChoraleListRKBWV
 
-    found = ChoraleList()  # type: ignore[no-untyped-call]
-    titles = {f"bach/bwv{c['bwv']}": str(c["title"]) for c in found.byRiemenschneider.values()}
-    names = sorted({str(name) for name in Iterator(returnType="filename")})
-    return [Chorale(n, n.removeprefix("bach/").split(".")[0], titles.get(n, "")) for n in names]
+    # Some stand in the collection twice, under one number of the works' catalogue.
+    found = ChoraleListRKBWV().byRiemenschneider.values()  # type: ignore[no-untyped-call]
+    titles = {f"bach/bwv{entry['bwv']}": str(entry["title"]) for entry in found}
+    return [
+        Chorale(name, name.removeprefix("bach/").split(".")[0], title)
+        for name, title in sorted(titles.items())
+    ]
 
 
 def edition() -> str:

@@ -154,6 +154,8 @@ def _find(url: str) -> tuple[list[Source], int]:
         if PurePosixPath(path).suffix.lower() in _ENDINGS:
             version = next((f"{k}={info[k]}" for k in _VERSIONS if info.get(k)), None)
             name = path[len(root) :].lstrip("/") if path.startswith(root) else path
+            # A name that is not UTF-8 would fail wherever it is hashed, written or shown.
+            name = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
             found.append(Source(name, path, info.get("size"), version))
     return found, len(files) - len(found)
 

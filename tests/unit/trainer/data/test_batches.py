@@ -125,9 +125,9 @@ def everything(
 @pytest.mark.parametrize(
     "worlds",
     [
-        pytest.param({s: 2 for s in range(12)}, id="world 2"),
-        pytest.param({s: 3 for s in range(12)}, id="world 3, padded: 3 does not divide 4 shards"),
-        pytest.param({s: 7 for s in range(12)}, id="more ranks than shards"),
+        pytest.param(dict.fromkeys(range(12), 2), id="world 2"),
+        pytest.param(dict.fromkeys(range(12), 3), id="world 3, padded: 3 does not divide 4 shards"),
+        pytest.param(dict.fromkeys(range(12), 7), id="more ranks than shards"),
         pytest.param({s: 1 if s < 3 else 3 if s < 7 else 2 for s in range(12)}, id="changing in the middle"),
     ],
 )
