@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +15,7 @@ from aurl_operator.commands.run import JobFile, RunDirOption, SetOption
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aurl_operator.api.recovery import (
-        Backoff,
-        CrashBudget,
-        HangBudget,
-        LossBudget,
-        MemoryBudget,
-        Recovery,
-    )
-    from aurl_operator.api.spec import AurlTrainingJob
+    from aurl_operator.core.explain import Explanation
 
 
 def explain(
@@ -46,6 +39,8 @@ def explain(
 
     from aurl_operator.api.load import load_job
     from aurl_operator.backends.local.preview import preview
+    from aurl_operator.core.explain import explain as explain_rules
+    from aurl_operator.core.observed import LOCAL
 
     found = load_job(job, settings or ())
     folder = (run_dir or Path("runs") / found.metadata.name).resolve()
@@ -53,99 +48,19 @@ def explain(
         {"name": p.start.name, "argv": list(p.command.argv), "env": dict(p.command.env), "log": str(p.log)}
         for p in preview(found, folder)
     ]
-    rows = rules(found)
+    explanation = explain_rules(found, LOCAL)
     if as_json:
-        shown = {"directory": str(folder), "processes": processes, "rules": rows}
+        rules = [asdict(rule) for rule in explanation.rules]
+        shown = {"directory": str(folder), "nodes": explanation.nodes, "processes": processes, "rules": rules}
         typer.echo(json.dumps(shown, indent=1))
         return
-    _show(Console(highlight=False), folder, processes, rows)
+    _show(Console(highlight=False), folder, processes, explanation)
 
 
-def rules(job: AurlTrainingJob) -> list[dict[str, str]]:
-    """What would act on this job: `when`, `then`, and the `field` that says so."""
-    spec = job.spec
-    recovery = spec.recovery
-    grace = f"{spec.termination_grace_period_seconds} s"
-    rows = [
-        _rule(
-            "recovery.preemptions",
-            "a node gets a notice (SIGTERM)",
-            f"all save within {grace}; {_comes_back(recovery.preemptions)}",
-        ),
-        _rule("recovery.nodeLost", "a node, or the store, vanishes", _comes_back(recovery.node_lost)),
-        _rule("recovery.crashes", "a rank fails by itself", _comes_back(recovery.crashes)),
-        _rule("recovery.outOfMemory", "a node's memory is exhausted", _comes_back(recovery.out_of_memory)),
-        _rule("recovery.hang", f"a rank makes no progress ({_limits(recovery)})", _comes_back(recovery.hang)),
-    ]
-    rows += [
-        _rule(
-            f"recovery.rules.{n}",
-            f"exit code {', '.join(map(str, r.exit_codes))}",
-            _meaning(r.cause, r.message),
-        )
-        for n, r in enumerate(recovery.rules)
-    ]
-    rows += [
-        _rule("recovery", "exit code 86, or an error that trying again cannot mend", "the job fails at once"),
-        _rule(
-            "nodes",
-            f"fewer than {spec.nodes.min} of {spec.nodes.max} nodes are ready",
-            f"training waits; after {spec.start_timeout_seconds} s (startTimeoutSeconds) the run fails",
-        ),
-        _rule(
-            "finishTimeoutSeconds",
-            "the first node has finished well",
-            f"the others have {spec.finish_timeout_seconds} s",
-        ),
-        _rule("suspend", "Ctrl-C once", f"all save and leave within {grace}; the same command goes on"),
-    ]
-    if spec.active_deadline_seconds is not None:
-        rows.append(
-            _rule(
-                "activeDeadlineSeconds",
-                f"the job has been active for {spec.active_deadline_seconds} s",
-                "all save; the job fails",
-            )
-        )
-    return rows
-
-
-def _rule(field: str, when: str, then: str) -> dict[str, str]:
-    return {"field": f"spec.{field}", "when": when, "then": then}
-
-
-def _comes_back(budget: LossBudget | CrashBudget | HangBudget | MemoryBudget) -> str:
-    wait = f"the node comes back after {_waits(budget.backoff)}"
-    if budget.limit is None:
-        return f"{wait}, however often"
-    again = "without progress between them" if budget.refill == "Progress" else "in all"
-    return f"{wait}; the job fails at number {budget.limit + 1} {again}"
-
-
-def _waits(backoff: Backoff) -> str:
-    first = backoff.initial_seconds
-    second = min(backoff.max_seconds, first * backoff.factor)
-    return f"{first} s, {second:g} s, ... at most {backoff.max_seconds} s"
-
-
-def _limits(recovery: Recovery) -> str:
-    return ", ".join(
-        f"{phase.value} {seconds:g} s" for phase, seconds in recovery.hang.limits.seconds().items()
-    )
-
-
-def _meaning(cause: str, message: str) -> str:
-    return ("the job fails at once" if cause == "FinalError" else f"counts as {cause}") + (
-        f": {message}" if message else ""
-    )
-
-
-def _show(
-    console: Console, folder: Path, processes: list[dict[str, Any]], rows: list[dict[str, str]]
-) -> None:
+def _show(console: Console, folder: Path, processes: list[dict[str, Any]], found: Explanation) -> None:
     from rich.text import Text
 
-    console.print(f"run directory: {folder}", soft_wrap=True, markup=False)
+    console.print(f"{found.nodes}; run directory: {folder}", soft_wrap=True, markup=False)
     common = _common(processes)
     for process in processes:
         console.print(f"\n{process['name']}", style="bold")
@@ -159,8 +74,8 @@ def _show(
         for name, value in sorted(common.items()):
             console.print(f"    {name}={value}", soft_wrap=True, markup=False)
     console.print("\nrules", style="bold")
-    for row in rows:
-        line = Text.assemble("  ", (row["when"], "bold"), " → ", row["then"], (f"  ({row['field']})", "dim"))
+    for rule in found.rules:
+        line = Text.assemble("  ", (f"{rule.name:<15}", "bold"), f" {rule.when} → {rule.then}")
         console.print(line, soft_wrap=True)
 
 

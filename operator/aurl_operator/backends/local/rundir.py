@@ -99,7 +99,9 @@ class RunDir:
             with (self.path / RunFile.LEDGER).open("ab", buffering=0) as file:
                 size = file.tell()
                 try:
-                    file.write(b"".join(entry.to_json().encode() + b"\n" for entry in fresh))
+                    left = b"".join(entry.to_json().encode() + b"\n" for entry in fresh)
+                    while left:  # a disk that fills up takes a part first, and refuses the rest
+                        left = left[file.write(left) :]
                     os.fsync(file.fileno())
                 except OSError:
                     file.truncate(size)
@@ -200,7 +202,7 @@ def write_atomically(path: Path, text: str) -> None:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line per leaf that differs, as in `training.seed: 1 there, 2 here`."""
     left, right = dict(_leaves(old)), dict(_leaves(new))
-    names = [n for n in (*left, *(k for k in right if k not in left)) if left.get(n) != right.get(n)]
+    names = [n for n in {**left, **right} if (n in left, left.get(n)) != (n in right, right.get(n))]
     return [f"{n}: {_show(left, n)} there, {_show(right, n)} here" for n in names]
 
 

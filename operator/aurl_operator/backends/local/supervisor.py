@@ -9,7 +9,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,6 +21,7 @@ from aurl_operator.core.memory import Memory, Outcome
 from aurl_operator.core.observed import LOCAL, Observed, Process, State
 from aurl_operator.core.plan import Plan
 from aurl_operator.core.reconcile import reconcile
+from aurl_operator.core.revive import revive
 from aurl_operator.errors import StoppedError
 from aurl_trainer.contract import LedgerEntry, Progress
 
@@ -84,7 +85,7 @@ class Supervisor:
         self._run = run
         self._nodes = nodes
         self._watchers = watchers
-        self._memory = revived(remembered(run.state))
+        self._memory = revive(remembered(run.state))
         self._progress: Progress | None = None
         self._asked = 0.0
         self._saved = 0.0
@@ -172,27 +173,6 @@ def _is_over(moment: Moment, plan: Plan) -> bool:
 def remembered(state: dict[str, Any]) -> Memory:
     """The core's memory in a run's state; a new one for a run that has none."""
     return Memory.from_json(json.dumps(state["memory"])) if "memory" in state else Memory()
-
-
-def revived(memory: Memory) -> Memory:
-    """A memory with which a run that has failed is tried again: from its checkpoints, with whole budgets.
-
-    The time since the failure counts as suspended. A run that has not ended is left as it is.
-    """
-    if memory.outcome is None:
-        return memory
-    return replace(
-        memory,
-        outcome=None,
-        tallies={},
-        suspended_since=memory.outcome.at,
-        short_since=None,
-        whole_since=None,
-        give_backs=0,
-        hold_until=0.0,
-        finishing_since=None,
-        finished=(),
-    )
 
 
 def outcome(state: dict[str, Any]) -> Outcome | None:
