@@ -62,7 +62,7 @@ class World:
             return model
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(
-            model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+            model, device_ids=ids, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
 
     def sum(self, values: list[float]) -> list[float]:

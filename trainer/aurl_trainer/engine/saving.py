@@ -5,15 +5,14 @@ Not here: the format (the rooms `checkpoint/` and `store/`) and when it is saved
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import nn
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer, Saved
+from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.engine.precision import Precision
 
@@ -78,8 +77,7 @@ class RunState:
         self.resumed_from: int | None = None
         self.name: str | None = None
         self.warnings: list[str] = []
-        self._model = model
-        self._optimizer = optimizer
+        self._parts = {"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)}
         self._precision = precision
         self._checkpointer = checkpointer
 
@@ -87,7 +85,7 @@ class RunState:
         """Take a generation and restore the newest checkpoint that verifies; step 0 if there is none."""
         if self._checkpointer is None:
             return Position()
-        opened = self._checkpointer.open(self._model, self._optimizer)
+        opened = self._checkpointer.open(self._parts)
         self.generation = opened.generation
         if opened.restored is None:
             return Position()
@@ -101,7 +99,7 @@ class RunState:
         if self._checkpointer is None:
             raise RuntimeError("no checkpointer was given")
         return self._checkpointer.save(
-            position.step, self._model, self._optimizer, self._extra(position), position.metrics
+            position.step, self._parts, self._extra(position), position.metrics
         )
 
     def _extra(self, position: Position) -> dict[str, Any]:
@@ -112,10 +110,4 @@ class RunState:
             "scaler": self._precision.state(),
             "seed": self.experiment.seed,
             "experiment": self.experiment.model_dump(mode="json"),
-            "versions": {
-                "aurl": version("aurl"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "machine": platform.machine(),
-            },
         }

@@ -1,0 +1,211 @@
+"""The order of things in a run: resume, notice, evaluation, failing saves. One process, real checkpoints."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aurl_trainer.checkpoint.checkpointer import Checkpointer
+from aurl_trainer.config.checkpoint import CheckpointConfig
+from aurl_trainer.config.data import DataConfig, SourceConfig
+from aurl_trainer.config.engine import BatchConfig, EngineConfig, OptimizerConfig
+from aurl_trainer.config.experiment import Experiment
+from aurl_trainer.config.losses import LossConfig
+from aurl_trainer.config.model import ModelConfig
+from aurl_trainer.config.monitor import MonitorConfig, SamplesConfig
+from aurl_trainer.contract import ExitCode, Phase, Progress
+from aurl_trainer.engine.randomness import seed_all
+from aurl_trainer.engine.runtime import Runtime
+from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
+from aurl_trainer.errors import LeaveError, RefusedError
+from aurl_trainer.losses.framework import ComprehensiveLossFramework
+from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from tests.unit.trainer.engine.corpus import Windows
+from tests.unit.trainer.store.faulty import FaultyFileSystem
+
+STEPS = 12
+
+
+def make_experiment(**engine: Any) -> Experiment:
+    fields: dict[str, Any] = {
+        "steps": STEPS,
+        "batch": BatchConfig(global_batch=8, shards=2),
+        "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=3),
+        "device": "cpu",
+    }
+    return Experiment(
+        seed=11,
+        data=DataConfig(source=SourceConfig(midi="unused"), sequence_length=16),
+        model=ModelConfig(dim=16, layers=1, heads=2, dropout=0.2),
+        engine=EngineConfig(**(fields | engine)),
+        monitor=MonitorConfig(evaluate_every=4, log_every=4),
+        samples=SamplesConfig(count=0),
+        checkpoint=CheckpointConfig(every=3),
+    )
+
+
+class Watch:
+    """Takes the runtime's place: keeps what the loop tells, and asks it to leave after a step."""
+
+    def __init__(self, leave_after: int | None = None, regroup: bool = False) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.said: list[str] = []
+        self.phases: list[Phase] = []
+        self.progress: list[Progress] = []
+        self.generation = 0
+        self._leave_after, self._regroup = leave_after, regroup
+        self.runtime = Runtime(beats=self, open_records=self.open, progress=self, say=self.said.append)
+
+    def open(self, generation: int) -> Watch:
+        self.generation = generation
+        return self
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self.records.append({"kind": kind, **fields})
+
+    def update(self, progress: Progress) -> None:
+        self.progress.append(progress)
+        if progress.step == self._leave_after and not self._regroup:
+            self.runtime.notice.given = True
+
+    def phase(self, phase: Phase, step: int) -> None:
+        self.phases.append(phase)
+        if phase is Phase.STEP and step == self._leave_after and not self._regroup:
+            assert self.runtime.notice.given
+
+    @property
+    def regroup_requested(self) -> bool:
+        return self._regroup and bool(self.progress) and self.progress[-1].step == self._leave_after
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [r for r in self.records if r["kind"] == kind]
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    FaultyFileSystem.clear()
+    yield
+    FaultyFileSystem.clear()
+    torch.use_deterministic_algorithms(False)
+
+
+def run(uri: str, watch: Watch, experiment: Experiment | None = None) -> tuple[Outcome, torch.Tensor]:
+    """Train from what lies at `uri` to the end; the outcome and all weights."""
+    experiment = experiment or make_experiment()
+    data = Windows()
+    seed_all(experiment.seed, "weights")
+    model = MusicTransformerVAEGAN(experiment.model, data.vocab, data.pad_id, data.sequence_length)
+    checkpointer = Checkpointer(
+        uri,
+        run="test",
+        fingerprint=experiment.identity(),
+        keep=experiment.checkpoint.keep,
+        compression=1,
+        rank=0,
+        world=1,
+    )
+    outcome = (
+        AdvancedTrainer(
+            model,
+            ComprehensiveLossFramework(LossConfig()),
+            train=data,
+            validation=Windows(count=6, seed=9),
+            runtime=watch.runtime,
+            checkpointer=checkpointer,
+        )
+        .configure(experiment)
+        .fit()
+    )
+    return outcome, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def losses(watch: Watch) -> dict[int, float]:
+    return {r["step"]: r["loss"] for r in watch.of("step")}
+
+
+def test_a_run_goes_through_its_steps_evaluates_saves_and_ends(tmp_path: Path) -> None:
+    watch = Watch()
+    outcome, _ = run(str(tmp_path), watch)
+    assert outcome.step == STEPS
+    assert outcome.evaluation is not None
+    assert list(losses(watch)) == list(range(1, STEPS + 1))
+    assert [r["step"] for r in watch.of("evaluation")] == [4, 8, 12, 12], (
+        "every 4 steps, and all of it at last"
+    )
+    assert {3, 6, 9, 12} <= {r["step"] for r in watch.of("save") if r["ok"]}
+    assert watch.progress[-1].step == STEPS
+    assert watch.progress[-1].val_loss is not None
+    assert [p.productive_seconds for p in watch.progress] == sorted(
+        p.productive_seconds for p in watch.progress
+    )
+
+
+@pytest.mark.parametrize(("regroup", "code"), [(False, ExitCode.PREEMPTED), (True, ExitCode.REJOIN)])
+def test_leaving_after_a_notice_or_for_a_new_world_loses_no_step(
+    tmp_path: Path, regroup: bool, code: ExitCode
+) -> None:
+    calm = Watch()
+    _, expected = run(str(tmp_path / "calm"), calm)
+
+    first = Watch(leave_after=5, regroup=regroup)
+    with pytest.raises(LeaveError) as left:
+        run(str(tmp_path / "left"), first)
+    assert left.value.exit_code is code
+    last = first.of("save")[-1]
+    assert last["ok"]
+    assert last["step"] == max(losses(first)), "saved at the very step it left after"
+
+    second = Watch()
+    _, weights = run(str(tmp_path / "left"), second)
+    assert second.of("start")[0]["resumed_from"] == last["step"]
+    assert second.generation == first.generation + 1
+    assert losses(first) | losses(second) == losses(calm), "every step has the same loss, to the bit"
+    assert torch.equal(weights, expected)
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    _, expected = run(str(tmp_path), Watch())
+    again = Watch()
+    outcome, weights = run(str(tmp_path), again)
+    assert (outcome.step, losses(again)) == (STEPS, {})
+    assert torch.equal(weights, expected)
+
+
+def test_a_full_disk_costs_one_save_and_not_the_run() -> None:
+    calm = Watch()
+    _, expected = run("faulty://calm", calm)
+
+    def full(number: int, kind: str, path: str) -> None:
+        if kind in ("put", "create", "write") and "s00000006" in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    FaultyFileSystem.reset(full)
+    watch = Watch()
+    outcome, weights = run("faulty://full", watch)
+    assert outcome.step == STEPS
+    failed = [r for r in watch.of("save") if not r["ok"]]
+    assert [r["step"] for r in failed] == [6]
+    assert "no space is left" in failed[0]["message"]
+    assert any("step 6 was not saved" in line and "training goes on" in line for line in watch.said)
+    assert any("not saved" in w for w in watch.progress[-1].warnings), "the status tells of it, too"
+    assert next(p for p in watch.progress if p.step == 8).last_durable_step != 6
+    assert torch.equal(weights, expected)
+
+
+def test_another_experiment_on_the_same_place_is_refused(tmp_path: Path) -> None:
+    run(str(tmp_path), Watch())
+    with pytest.raises(RefusedError, match=r"engine\.steps"):
+        run(str(tmp_path), Watch(), make_experiment(steps=STEPS + 1))
+
+
+def test_the_loop_needs_neither_checkpoints_nor_listeners(capsys: pytest.CaptureFixture[str]) -> None:
+    data = Windows()
+    model = MusicTransformerVAEGAN(ModelConfig(dim=16, layers=1, heads=2), data.vocab, data.pad_id, 16)
+    trainer = AdvancedTrainer(model, ComprehensiveLossFramework(LossConfig()), train=data)
+    assert trainer.configure(make_experiment()).fit().step == STEPS
+    assert "step 12/12" in capsys.readouterr().out
