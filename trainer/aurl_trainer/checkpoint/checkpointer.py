@@ -98,8 +98,7 @@ class Checkpointer:
         try:
             self._ranks.together(lambda: place.read_probe(name))
         finally:
-            if self._ranks.rank == 0:
-                place.delete([name])
+            self._ranks.first(lambda: place.delete([name]))
 
     def open(self, state: State) -> Opened:
         """Takes a new generation and loads the newest checkpoint that verifies into `state`, in place.

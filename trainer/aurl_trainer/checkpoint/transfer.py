@@ -50,7 +50,8 @@ def write(
         tensors, scalars = split({k: v.capture() if isinstance(v, Part) else v for k, v in state.items()})
         planner.set_up_planner(cast(dict[str, Any], tensors), None, ranks.rank == 0)
         writer.set_up_storage_writer(ranks.rank == 0)
-        return writer.prepare_local_plan(planner.create_local_plan()), scalars
+        # What is not a tensor is the same on all ranks; rank 0's is kept.
+        return writer.prepare_local_plan(planner.create_local_plan()), scalars if ranks.rank == 0 else None
 
     plans = ranks.together(plan)
 

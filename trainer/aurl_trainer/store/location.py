@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -48,6 +49,10 @@ class Location:
 
     def __init__(self, uri: str, filesystem: Any = None) -> None:
         self.uri = shown(uri)
+        for library in ("gcsfs", "s3fs", "adlfs"):
+            # They log tracebacks of errors that they raise as well; here these become one line.
+            if logging.getLogger(library).level == logging.NOTSET:
+                logging.getLogger(library).setLevel(logging.CRITICAL)
         if uri.startswith(("gs://", "gcs://")):
             # gcsfs else asks for each bucket's layout first, and waits a minute on stores that do not answer.
             os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -172,21 +177,34 @@ class Location:
         """Names of the objects in `folder` and below, relative to it, sorted; none when it is not there."""
         return [n for n in self._all(folder) if not n.rpartition("/")[2].startswith(".")]
 
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in `folder`, sorted; none when it is not there."""
+        return sorted(name for name, is_folder in self._entries(folder) if is_folder)
+
     def partials(self, folder: str) -> list[str]:
         """Names in `folder` of files that an interrupted `put` left behind."""
         names = [(n, n.rpartition("/")[2]) for n in self._all(folder)]
         return [n for n, last in names if last.startswith(".") and last.endswith(PARTIAL)]
 
     def _all(self, folder: str) -> list[str]:
+        found = []
+        for name, is_folder in self._entries(folder):
+            inside = self._all(f"{folder}/{name}".lstrip("/")) if is_folder else []
+            found += [f"{name}/{n}" for n in inside] if is_folder else [name]
+        return sorted(found)
+
+    def _entries(self, folder: str) -> list[tuple[str, bool]]:
+        """Names directly in `folder`, and whether each is a folder."""
         base = self.path(folder).rstrip("/")
+        # Not find(): on some stores it passes over what cannot be listed, and a fence must not be missed.
         with self._errors("listed", folder):
             try:
-                found = self.fs.find(base)
+                found = self.fs.ls(base, detail=True)
             except FileNotFoundError:
                 return []
         prefix = f"{base.lstrip('/')}/"
-        paths = (str(p).lstrip("/") for p in found)
-        return sorted(p.removeprefix(prefix) for p in paths if p.startswith(prefix))
+        paths = [(str(f["name"]).strip("/"), f["type"] == "directory") for f in found]
+        return [(p.removeprefix(prefix), d) for p, d in paths if p.startswith(prefix)]
 
     # -- removing ---------------------------------------------------------------------------------------
 

@@ -195,7 +195,7 @@ class RunStore:
             else:
                 packs = frozenset(p.path for p in manifest.packs)
                 checkpoints.append(Kept(name, manifest.metrics.get(BEST_BY), packs))
-        folders = sorted({n.folder for n in self._pack_folders()})
+        folders = [n.folder for n in self._pack_folders()]
         # Read last: nothing may be removed once a later generation could be reading it.
         fences = self.fences()
         plan = sweep(checkpoints, folders, fences, mine, latest=latest, best=best, orphans_only=orphans_only)
@@ -207,7 +207,7 @@ class RunStore:
         self._delete_partials(mine)
 
     def _pack_folders(self) -> list[CheckpointName]:
-        found = (CheckpointName.parse(n.partition("/")[0]) for n in self.location.names(PACKS))
+        found = (CheckpointName.parse(n) for n in self.location.folders(PACKS))
         return [n for n in found if n is not None]
 
     def _delete_partials(self, mine: GenerationId) -> None:

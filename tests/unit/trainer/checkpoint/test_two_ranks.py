@@ -121,7 +121,8 @@ def _small_disk_on(rank: int, world: int, uri: str, full: int) -> Any:
         outcome = (type(error).__name__, str(error))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    after = steps(uri)
+    # Rank 0 cleans up before it reports.
+    after = (steps(uri), len(Location(uri).folders("packs"))) if rank == 0 else None
     saver.save(3, noise, {})
     return outcome, after
 
@@ -132,13 +133,12 @@ def test_a_full_disk_on_one_rank_is_everybodys_failed_save(
 ) -> None:
     uri = f"file://{tmp_path}/run"
     first, second = ranks.run(_small_disk_on, uri, full)
-    assert first == second
+    assert first[0] == second[0]
     (kind, message), after = first
     assert kind == "CheckpointError" and "cannot be written: File too large" in message
     assert f"rank-{full:04d}.pack" in message
-    assert after == [1], "a failed save counts"
+    assert after == ([1], 1), "a failed save counts, or still fills the disk"
     assert steps(uri) == [1, 3]
-    assert len(RunStore(Location(uri)).location.names("packs")) == 4, "leftovers of the failed save"
 
 
 def _probe(rank: int, world: int, folder: str) -> None:

@@ -69,6 +69,12 @@ def test_the_probe_writes_and_is_read(place: Location) -> None:
         place.read_probe(name)
 
 
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "generations").symlink_to("generations")
+    with pytest.raises(CheckpointError, match="generations: cannot be listed"):
+        Location(str(tmp_path)).names("generations")
+
+
 def test_another_process_sees_changes_at_once(tmp_path: Path) -> None:
     here, there = Location(str(tmp_path)), Location(f"file://{tmp_path}")
     assert there.names("m") == []
