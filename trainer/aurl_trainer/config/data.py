@@ -43,13 +43,19 @@ class TokenizerConfig(Config):
     bpe_vocab_size: int | None = Field(default=None, ge=128, le=65536)
     """Train a BPE of this size on the training split; absent: no BPE."""
     velocities: int = Field(default=8, ge=1, le=127)
-    """Number of velocity bins."""
+    """Number of velocity bins; with 1 there are no velocity tokens."""
     tempos: bool = False
     """Whether tempo changes are tokens."""
     programs: bool = False
     """Whether instruments are tokens; without, all notes of a piece are one stream."""
     resolution: int = Field(default=4, ge=1, le=24)
-    """Positions per beat for notes of up to four beats; longer ones use half of it."""
+    """Positions per beat. Lengths have as many up to 4 beats, half as many up to 12, then 1 up to 32."""
+
+    @model_validator(mode="after")
+    def _structured_has_no_tempos(self) -> TokenizerConfig:
+        if self.type == "Structured" and self.tempos:
+            raise ValueError("Structured has no tempo tokens: leave tempos out, or take another type")
+        return self
 
 
 class SplitConfig(Config):
@@ -58,7 +64,7 @@ class SplitConfig(Config):
     validation: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of groups held out for validation."""
     by: Literal["piece", "set", "composer"] = "piece"
-    """What stays together: a piece, or all pieces with the same label."""
+    """What stays together: a piece, or all pieces with the same label. A piece of no set stands alone."""
 
 
 class DataConfig(Config):

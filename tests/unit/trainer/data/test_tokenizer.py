@@ -204,3 +204,8 @@ def test_a_score_without_notes_has_no_tokens(kind: str) -> None:
     tokenizer = PieceTokenizer(configured(kind))
     assert tokenizer.encode(one_track()) == []
     assert tokenizer.encode(ScoreTick(480)) == []
+
+
+def test_an_option_that_a_tokenization_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="Structured has no tempo tokens"):
+        configured("Structured", tempos=True)
