@@ -40,7 +40,7 @@ def report(
     """
     from aurl_trainer.monitor.report.figures import figures
     from aurl_trainer.monitor.report.music import pieces
-    from aurl_trainer.monitor.report.page import render
+    from aurl_trainer.monitor.report.page.render import render
     from aurl_trainer.monitor.report.source import read_run
 
     read = read_run(run)

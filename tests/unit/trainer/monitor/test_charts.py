@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from aurl_trainer.monitor.report import charts, words
-from aurl_trainer.monitor.report.curves import Series, smoothed, thinned
+from aurl_trainer.monitor.report.page import charts, words
+from aurl_trainer.monitor.report.page.curves import Series, smoothed, thinned
 
 
 def test_thinning_keeps_ends_and_spikes() -> None:

@@ -55,7 +55,7 @@ class Figures:
 
     @property
     def steps_repeated(self) -> int:
-        """Of the steps that were done again and are in the result: those with the same loss to the last bit."""
+        """Steps that were done again, are in the result, and had the same loss to the last bit."""
         result = {r["step"]: r["loss"] for g in self.lineage for r in g.kept}
         first_time = {r["step"]: r["loss"] for g in self.lineage for r in g.redone}
         return sum(1 for step, loss in first_time.items() if loss is not None and result.get(step) == loss)

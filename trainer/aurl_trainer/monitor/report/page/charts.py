@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aurl_trainer.monitor.report.curves import Series
-from aurl_trainer.monitor.report.words import clock
+from aurl_trainer.monitor.report.page.curves import Series
+from aurl_trainer.monitor.report.page.words import clock
 
 _SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 

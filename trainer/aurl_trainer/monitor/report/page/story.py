@@ -9,19 +9,9 @@ import math
 from collections import Counter
 from typing import Any
 
-from aurl_trainer.config.experiment import resolve
-from aurl_trainer.errors import ConfigError
-from aurl_trainer.monitor.report import words
 from aurl_trainer.monitor.report.figures import UNFINISHED, Figures
+from aurl_trainer.monitor.report.page import words
 from aurl_trainer.monitor.report.source import Run
-
-
-def experiment(run: Run) -> dict[str, Any]:
-    """The run's experiment with its preset resolved; as written if that is not possible."""
-    try:
-        return resolve(run.experiment)
-    except ConfigError:
-        return run.experiment
 
 
 def paragraphs(run: Run, facts: Figures) -> list[str]:
@@ -33,7 +23,7 @@ def paragraphs(run: Run, facts: Figures) -> list[str]:
 def _what(run: Run, facts: Figures) -> str:
     if not run.experiment and not facts.lineage:
         return "This job ran a program of its own; what it trained is in its logs."
-    raw = experiment(run)
+    raw = run.experiment
     layers = _in(raw, "model", "layers")
     model = f"A transformer of {layers} layers" if layers else "A transformer"
     parameters = run.setup.get("parameters")
