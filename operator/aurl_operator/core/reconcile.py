@@ -24,6 +24,8 @@ KILL_MARGIN = 30.0
 _MARKS = ("progress_at", "productive_seconds", "advance", "furthest_step", "resumed_from", "outbox")
 """Fields of the memory that only follow progress: losing their last change does no harm."""
 
+_SETTLED = tuple(f.name for f in dataclasses.fields(Memory) if f.name not in _MARKS)
+
 
 def reconcile(observed: Observed) -> Plan:
     """What to persist, write and do about the job as it is `observed`."""
@@ -45,14 +47,14 @@ def reconcile(observed: Observed) -> Plan:
     s = _bury(s)
     s = finish_phase(s)
     s, stops = _stops(s)
-    memory = dataclasses.replace(s.memory, outbox=s.entries)
+    memory = s.remember(outbox=s.entries).memory
     return Plan(
         memory=memory,
         status=status_of(s),
         ledger=s.entries,
         actions=(*stops, *starts, *others),
         wake_after=max(0.0, min(s.wakes) - s.now) if s.wakes else None,
-        urgent=bool(s.entries) or _settled(memory) != _settled(observed.memory),
+        urgent=bool(s.entries) or _differs(memory, observed.memory),
         outcome=memory.outcome,
     )
 
@@ -82,6 +84,8 @@ def _stops(s: Situation) -> tuple[Situation, tuple[Stop, ...]]:
     return s, tuple(found)
 
 
-def _settled(memory: Memory) -> Memory:
-    blank = Memory()
-    return dataclasses.replace(memory, **{name: getattr(blank, name) for name in _MARKS})
+def _differs(new: Memory, old: Memory) -> bool:
+    """Whether more than marks of progress have changed."""
+    if new is old:
+        return False
+    return any(getattr(new, name) != getattr(old, name) for name in _SETTLED)

@@ -86,10 +86,15 @@ class Situation:
 
     def remember(self, **changes: Any) -> Self:
         """With these fields of the memory changed."""
+        # Most rules change nothing at most looks; copying forty fields each time would be half of the work.
+        if all(getattr(self.memory, name) == value for name, value in changes.items()):
+            return self
         return dataclasses.replace(self, memory=dataclasses.replace(self.memory, **changes))
 
     def tell(self, *entries: LedgerEntry) -> Self:
         """With these ledger entries besides."""
+        if not entries:
+            return self
         return dataclasses.replace(self, entries=(*self.entries, *entries))
 
     def wake(self, at: float) -> Self:

@@ -66,7 +66,7 @@ class Operator:
     def look(self, times: int = 1) -> Plan:
         """One round: observe, decide, carry out. More `times`: the same observation again and again.
 
-        If the operator is to die on the way, it does, and is started anew before this returns.
+        If the operator is to die on the way, it does, and its successor looks before this returns.
         """
         observed = self.observe()
         plan = self.plan
@@ -76,7 +76,7 @@ class Operator:
                 self._carry_out(plan)
             except OperatorKilledError:
                 self.restart()
-                break
+                return self.look()
         assert plan is not None
         self.plan = plan
         return plan

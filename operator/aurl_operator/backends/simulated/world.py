@@ -246,7 +246,7 @@ class World:
                 times += [t for t in (p.leave_at, p.kill_at) if t is not None]
             if p.notice is not None and p.living and p.notice.deadline is not None:
                 times.append(p.notice.deadline)
-            if p.state is State.RUNNING and p.since is not None and p.start.role is Role.NODE:
+            if p.state is State.RUNNING and p.since is not None and p.start.role is not Role.STORE:
                 ready_at = p.since + self.pace.join
                 if ready_at > self.now:
                     times.append(ready_at)
@@ -262,6 +262,9 @@ class World:
             deadline = p.notice.deadline if p.notice else None
             if p.living and deadline is not None and self.now >= deadline:
                 self.finish(p.uid, End(self.now, signal=9))
+            cleaned = p.start.role is Role.CLEANER and p.since is not None
+            if p.living and cleaned and self.now >= (p.since or 0.0) + self.pace.join:
+                self.finish(p.uid, End(self.now, exit_code=0))
             if p.living and p.leave_at is not None and self.now >= p.leave_at:
                 self._leave(p)
             if p.living and p.kill_at is not None and self.now >= p.kill_at:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aurl_operator.core.booking import Ended
+from aurl_operator.core.booking import INTENT_SECONDS, Ended
 from aurl_operator.core.memory import Intent
 from aurl_operator.core.names import process_name, slot
 from aurl_operator.core.observed import Process, Role
@@ -167,4 +167,4 @@ def order(
         attempts={**memory.attempts, key: attempt + 1},
         starting=(*memory.starting, Intent(role, name, index, attempt, memory.round, s.now)),
     )
-    return s, start
+    return s.wake(s.now + INTENT_SECONDS + 0.001), start
