@@ -1,0 +1,177 @@
+"""`aurl sample` and `aurl evaluate` on a run's directory with real checkpoints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from click.testing import Result
+from symusic import Score
+from typer.testing import CliRunner
+
+from aurl_trainer.checkpoint.checkpointer import Checkpointer
+from aurl_trainer.checkpoint.parts import ModelPart
+from aurl_trainer.commands.evaluate import evaluate
+from aurl_trainer.commands.sample import sample
+from aurl_trainer.config.experiment import Experiment
+from aurl_trainer.data.batches import IGNORED, collate
+from aurl_trainer.data.dataset import LazyMidiDataset
+from aurl_trainer.data.prepared import PreparedData
+from aurl_trainer.errors import AurlTrainerError, CheckpointError, DataError, MissingError
+from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from aurl_trainer.music import rendering
+from tests.unit.trainer.music.conftest import tune
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, experiment: Experiment, model: MusicTransformerVAEGAN, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Checkpoints of steps 10 (the better one), 20 and 30 in a run's directory; MIDI only, for speed."""
+    monkeypatch.setenv(rendering.SOUNDFONT_VARIABLE, "/there/is/none.sf2")
+    folder = tmp_path / "run"
+    checkpointer = Checkpointer(
+        str(folder / "checkpoints"),
+        run="test",
+        fingerprint=experiment.identity(),
+        keep=experiment.checkpoint.keep,
+        compression=1,
+        rank=0,
+        world=1,
+    )
+    state = {"model": ModelPart(model)}
+    checkpointer.open(state)
+    extra = {"experiment": experiment.model_dump(mode="json")}
+    for step, nll in ((10, 2.0), (20, 3.0), (30, 4.0)):
+        with torch.no_grad():
+            model.embedding.weight.mul_(2)
+        checkpointer.save(step, state, extra, {"val_nll": nll})
+    return folder
+
+
+def invoke(command: Callable[..., None], *arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def answer(command: Callable[..., None], *arguments: object) -> dict[str, Any]:
+    result = invoke(command, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def error(command: Callable[..., None], *arguments: object) -> AurlTrainerError:
+    caught = invoke(command, *arguments).exception
+    assert isinstance(caught, AurlTrainerError), f"expected an error for people, found {caught!r}"
+    return caught
+
+
+def test_sample_writes_as_many_pieces_as_asked_into_the_run(run: Path) -> None:
+    result = invoke(sample, run, "--n", 3, "--tokens", 40, "--seed", 7)
+    assert result.exit_code == 0, result.output
+    names = sorted(f.name for f in (run / "samples").iterdir())
+    assert names == [f"step-000030-seed-7-{n}.mid" for n in (1, 2, 3)]
+    assert all(name in result.output for name in names)
+    assert all(Score(f).note_num() >= 0 for f in (run / "samples").iterdir())
+
+
+def test_sample_repeats_itself_and_takes_the_checkpoint_it_is_told(run: Path, tmp_path: Path) -> None:
+    def pieces(*arguments: object) -> tuple[int, list[bytes]]:
+        found = answer(sample, run, "--n", 2, "--tokens", 40, "--out", tmp_path / "out", *arguments)
+        return found["step"], [Path(f).read_bytes() for f in found["files"]]
+
+    step, newest = pieces()
+    assert step == 30
+    assert pieces("--checkpoint", "latest") == (30, newest)
+    assert pieces("--seed", 9)[1] != newest
+    assert pieces("--checkpoint", 20)[0] == 20
+    step, best = pieces("--checkpoint", "best")
+    assert step == 10
+    assert best != newest
+    assert pieces("--temperature", 0.05)[1] != newest
+
+
+def test_sample_goes_on_from_a_prompt(run: Path, tmp_path: Path) -> None:
+    tune(9, bars=4).dump_midi(tmp_path / "p.mid")
+    given = answer(sample, run, "--n", 1, "--tokens", 30, "--prompt", tmp_path / "p.mid", "--prompt-bars", 2)
+    piece = Score(given["files"][0])
+    assert piece.note_num() >= 14, "two bars of the prompt alone have 14 notes"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--checkpoint", "newest"], "latest, best"),
+        (["--prompt-bars", "2"], "--prompt"),
+        (["--n", "0"], "n"),
+    ],
+)
+def test_sample_tells_wrong_arguments(run: Path, arguments: list[str], words: str) -> None:
+    result = invoke(sample, run, *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert not (run / "samples").exists()
+
+
+def test_what_is_not_there_is_said_in_a_line(run: Path, tmp_path: Path) -> None:
+    for command in (sample, evaluate):
+        assert isinstance(error(command, tmp_path / "nowhere"), MissingError)
+        missing = error(command, run, "--checkpoint", 15)
+        assert isinstance(missing, CheckpointError)
+        assert "no checkpoint of step 15" in str(missing)
+    assert isinstance(error(sample, run, "--prompt", tmp_path / "none.mid"), MissingError)
+    (tmp_path / "bad.mid").write_bytes(b"nonsense")
+    assert isinstance(error(sample, run, "--prompt", tmp_path / "bad.mid"), DataError)
+    assert not (run / "samples").exists()
+
+
+def test_evaluate_is_the_mean_over_all_held_out_tokens(
+    run: Path, model: MusicTransformerVAEGAN, prepared: PreparedData
+) -> None:
+    held_out = LazyMidiDataset(prepared, "validation")
+    nll, tokens = 0.0, 0
+    model.eval()
+    for index in range(len(held_out)):
+        inputs, targets = collate(held_out, torch.tensor([index]).numpy())
+        with torch.no_grad():
+            logp = model(inputs)[0].log_softmax(-1)
+        for position in torch.nonzero(targets[0] != IGNORED).flatten().tolist():
+            nll -= float(logp[position, targets[0, position]])
+            tokens += 1
+    found = answer(evaluate, run)
+    assert (found["step"], found["tokens"]) == (30, tokens)
+    assert found["nats_per_token"]["model"] == pytest.approx(nll / tokens, rel=1e-4)
+    assert found["nats_per_token"]["markov2"] < found["nats_per_token"]["unigram"]
+    few = answer(evaluate, run, "--samples", 1, "--checkpoint", 10)
+    assert few["tokens"] == int(held_out.targets[0])
+    assert few["step"] == 10
+
+
+def test_evaluate_prints_a_table(run: Path) -> None:
+    result = invoke(evaluate, run)
+    assert result.exit_code == 0, result.output
+    for words in ("this model", "unigram", "order-2 Markov", "nats/token"):
+        assert words in result.output
+
+
+def test_help_teaches_by_example_and_loads_no_torch() -> None:
+    for command in (sample, evaluate):
+        result = invoke(command, "--help")
+        assert "Examples:" in result.output
+        assert "runs/bach" in result.output
+    code = (
+        "import sys, aurl_trainer.commands.sample, aurl_trainer.commands.evaluate;"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'symusic', 'miditok', 'numpy')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, f"importing the commands loads torch or music libraries: {done.stderr}"
