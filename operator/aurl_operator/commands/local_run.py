@@ -142,7 +142,13 @@ def _write_report(run_dir: Path, console: Console) -> None:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=REPORT_SECONDS, check=False)
         words = done.stderr.strip().splitlines()
-        problem = None if done.returncode == 0 else words[-1] if words else f"exit code {done.returncode}"
+        problem = (
+            None
+            if done.returncode == 0
+            else words[-1].removeprefix("error: ")
+            if words
+            else f"exit code {done.returncode}"
+        )
     except subprocess.TimeoutExpired:
         problem = f"took longer than {REPORT_SECONDS:.0f} s"
     if problem is not None:

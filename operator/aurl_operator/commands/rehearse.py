@@ -124,7 +124,9 @@ def costs(strikes: Sequence[Strike], missed: Sequence[Event], ledger: Sequence[L
 def _table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
-    table = Table("event", "at step", "booked as", "next step after", "redone", "lost", box=None)
+    table = Table(box=None)
+    for name in ("event", "at step", "booked as", "next step after", "redone", "lost"):
+        table.add_column(name, no_wrap=name == "event")
     for row in rows:
         if row["struck"] is None:
             table.add_row(str(row["event"]), "never", "the run was over before")

@@ -80,6 +80,8 @@ def test_a_world_that_never_reaches_its_smallest_size_ends(place: Place) -> None
     assert "this machine offers 1 node" in last
     assert place.step() == 0
     place.assert_nothing_left("a start time-out")
+    output = place.aurl("run", "job.yaml", code=ExitCode.OK)
+    assert "Succeeded: tiny" in output, "with room enough, a run that failed for want of it is tried again"
 
 
 def test_losses_on_purpose_are_recovered_from_and_priced(place: Place) -> None:
@@ -123,3 +125,17 @@ def test_a_missing_script_is_found_before_anything_is_made(place: Place) -> None
     output = place.aurl("run", "job.yaml", code=ExitCode.MISSING)
     assert output.startswith("error: spec.command: nowhere.py: no such file in ")
     assert not Path(place.folder / "runs").exists()
+
+
+def test_a_killed_rank_is_a_crash_and_a_frozen_machine_is_lost(place: Place) -> None:
+    place.write_job(steps=60, seconds=0.1, recovery={"crashes": {"backoff": {"initialSeconds": 1}}})
+    events = ("--kill-rank", "worker-0/0@step:5", "--freeze", "worker-0@step:20")
+    output = place.aurl("rehearse", "job.yaml", *events, "--json", code=0)
+    rows = json.loads(output[output.index("[\n {") :])
+    assert {r["event"]: r["cause"] for r in rows} == {
+        "--kill-rank worker-0/0@step:5": "crash",
+        "--freeze worker-0@step:20": "node-lost",
+    }
+    assert "SIGKILL" in next(e.message for e in read_ledger(place.run_dir) if e.cause == "crash")
+    assert place.step() == 60
+    place.assert_nothing_left("a rehearsal")

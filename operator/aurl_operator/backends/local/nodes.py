@@ -31,7 +31,7 @@ from aurl_operator.errors import AurlError
 from aurl_operator.launch.command import Command
 from aurl_trainer.contract import TERMINATION_BYTES, Progress, RecordError, Termination
 
-FROZEN_SECONDS = 20.0
+FROZEN_SECONDS = 10.0
 """An agent that is stopped (SIGSTOP) for so long counts as a machine that has gone silent, and is fenced."""
 
 
