@@ -184,6 +184,11 @@ def test_a_run_that_is_going_on(tmp_path: Path) -> None:
     assert "No music has been sampled" in found.words
 
 
+def test_a_run_that_is_starting(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).ledger("phase", phase="Starting", message="waits for the store")
+    assert "No rank has started training yet: waits for the store." in page(tmp_path).words
+
+
 def test_a_run_that_failed_at_once_shows_why(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.node("worker-0-0")
@@ -192,9 +197,24 @@ def test_a_run_that_failed_at_once_shows_why(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "worker-0-0.log").write_text("line\n" * 1000 + "DataError: nothing to read\n")
     found = page(tmp_path)
-    assert "It never got to train: no readable music in /data" in found.words
+    assert "It never got to train: no readable music in /data." in found.words
     assert "DataError: nothing to read" in found.words and found.words.count("line ") <= 60
     assert "loss" not in found.data["charts"]
+
+
+def test_a_program_of_its_own_is_told_without_curves_and_music(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    (tmp_path / "job.yaml").write_text("spec: {command: [train.py]}")
+    run.node("worker-0-0")
+    run.now += 61
+    run.ledger("incident", "a", cause="crash", nodes=["worker-0-0"], message="exit code 1")
+    run.now += 5
+    run.ledger("recovered", "a", recovery_seconds=5.0, lost_seconds=5.0)
+    run.ledger("phase", phase="Succeeded", message="done")
+    found = page(tmp_path)
+    assert "This job ran a program of its own. It finished after 1 min 6 s." in found.words
+    assert "(crash); then it went on by itself, after 5.0 s." in found.words
+    assert "Learning" not in found.words and "Music" not in found.words
 
 
 def test_an_empty_run_directory(tmp_path: Path) -> None:

@@ -42,9 +42,17 @@ class Run:
     @property
     def experiment(self) -> dict[str, Any]:
         """The job's `spec.training` as it stands in job.yaml."""
-        spec = self.job.get("spec")
-        training = spec.get("training") if isinstance(spec, dict) else None
+        training = self._spec("training")
         return training if isinstance(training, dict) else {}
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the job runs a program of its own, which writes no records."""
+        return bool(self._spec("command")) and not self.records
+
+    def _spec(self, field: str) -> Any:
+        spec = self.job.get("spec")
+        return spec.get(field) if isinstance(spec, dict) else None
 
 
 def read_run(folder: Path) -> Run:

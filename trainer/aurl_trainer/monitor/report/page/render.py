@@ -51,6 +51,7 @@ def render(run: Run, facts: Figures, pieces: Sequence[Piece], written_at: float 
         "written": words.moment(time.time() if written_at is None else written_at),
         "folder": str(run.folder.resolve()),
         "name": run.name,
+        "foreign": run.foreign,
         "phase": facts.phase,
         "phase_style": _PHASES.get(facts.phase, "going"),
         "started": words.moment(facts.started_at) if facts.started_at is not None else "",
@@ -103,5 +104,6 @@ def _hash(text: str) -> str:
 def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
     titles = [("learning", "Learning"), ("happened", "What happened"), ("goodput", "Goodput")]
     titles += [("music", "Music"), ("logs", "Logs"), ("setup", "Configuration")]
-    there = {"goodput": bool(context["shares"]), "logs": bool(context["logs"])}
+    there = {"learning": not context["foreign"], "music": not context["foreign"]}
+    there |= {"goodput": bool(context["shares"]), "logs": bool(context["logs"])}
     return [(id_, title) for id_, title in titles if there.get(id_, True)]

@@ -16,13 +16,16 @@ from aurl_trainer.monitor.report.source import Run
 
 def paragraphs(run: Run, facts: Figures) -> list[str]:
     """The summary: how it went, and how good it got."""
-    went = " ".join(filter(None, (_what(run, facts), _how(facts), _losses(facts))))
+    if run.foreign:
+        return [" ".join(("This job ran a program of its own.", _ended(facts), _losses(facts)))]
+    if not facts.lineage:
+        text = "It never got to train" if facts.phase == "Failed" else "No rank has started training yet"
+        return [_sentence(text, facts.message)]
+    went = " ".join(filter(None, (_what(run), _how(facts), _losses(facts))))
     return [p for p in (went, _result(facts)) if p]
 
 
-def _what(run: Run, facts: Figures) -> str:
-    if not run.experiment and not facts.lineage:
-        return "This job ran a program of its own; what it trained is in its logs."
+def _what(run: Run) -> str:
     raw = run.experiment
     layers = _in(raw, "model", "layers")
     model = f"A transformer of {layers} layers" if layers else "A transformer"
@@ -42,34 +45,42 @@ def _music(raw: dict[str, Any]) -> str:
 
 
 def _how(facts: Figures) -> str:
-    if not facts.lineage:
-        why = f": {facts.message}" if facts.message else "."
-        return f"It never got to train{why}" if facts.phase == "Failed" else "No rank has started yet."
-    nodes = words.plural(facts.most_nodes, "node") if facts.most_nodes else ""
     ranks = words.plural(facts.most_ranks, "rank")
-    where = f"up to {nodes} ({ranks})" if nodes and len(facts.lineage) > 1 else f"{nodes or ranks}"
+    where = f"{words.plural(facts.most_nodes, 'node')} ({ranks})" if facts.most_nodes else ranks
+    where = f"up to {where}" if len(facts.lineage) > 1 else where
     took = words.duration(facts.wall_seconds)
     if facts.phase == "Succeeded":
         return f"It finished all {facts.step:,} steps in {took} on {where}."
     done = f"{facts.step:,} of {facts.total_steps:,} steps in {took} on {where}"
     if facts.phase == "Failed":
-        return f"It failed after {done}{': ' + facts.message if facts.message else '.'}"
+        return _sentence(f"It failed after {done}", facts.message)
     if facts.phase == "Suspended":
         return f"It is suspended after {done}."
     standing = "It had done" if facts.phase == UNFINISHED else "It is still going on and had done"
     return f"{standing} {done} when this report was written."
 
 
+def _ended(facts: Figures) -> str:
+    took = words.duration(facts.wall_seconds)
+    if facts.phase in ("Succeeded", "Failed"):
+        verb = "finished" if facts.phase == "Succeeded" else "failed"
+        return _sentence(f"It {verb} after {took}", facts.message if verb == "failed" else "")
+    return f"It had been going on for {took} when this report was written."
+
+
+def _sentence(text: str, reason: str) -> str:
+    """The text with its reason, if there is one, and a full stop."""
+    return f"{text}: {reason.rstrip('. ')}." if reason else f"{text}."
+
+
 def _losses(facts: Figures) -> str:
-    if not facts.lineage:
-        return ""
     redone = facts.steps_redone
     again = f"{words.plural(redone, 'step').capitalize()} had to be done again"
     if redone and facts.steps_repeated == redone:
         again += ", with the same loss as the first time to the last bit"
     again += "."
     if not facts.incidents:
-        return again if redone else "Nothing was lost on the way." if facts.step else ""
+        return again if redone else "Nothing was lost on the way."
     causes = Counter(words.cause(i.cause) for i in facts.incidents)
     what = words.listing([f"{n} × {cause}" if n > 1 else cause for cause, n in causes.items()])
     text = f"{words.plural(len(facts.incidents), 'disturbance').capitalize()} on the way ({what})"
@@ -81,7 +92,7 @@ def _losses(facts: Figures) -> str:
             all_of = f"after {len(recovered)} of them"
         text += f"; {all_of} it went on by itself, after {words.duration(slowest)}"
         text += " at most" if len(recovered) > 1 else ""
-    return f"{text}. {again}" if recovered else f"{text}."
+    return f"{text}. {again}" if recovered and facts.lineage else f"{text}."
 
 
 def _result(facts: Figures) -> str:

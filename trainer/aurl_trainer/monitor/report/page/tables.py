@@ -37,10 +37,10 @@ def tiles(facts: Figures) -> list[dict[str, str]]:
         tiles.append(tile("Validation loss", f"{facts.val_loss:.3f}", "nats", note))
     of = f"of {facts.total_steps:,}" if facts.step != facts.total_steps else ""
     redone = f"{words.plural(facts.steps_redone, 'step')} done twice" if facts.steps_redone else ""
-    tiles.append(tile("Steps", f"{facts.step:,}", of, redone or f"{words.count(facts.tokens)} tokens"))
-    where = words.plural(facts.most_ranks, "rank")
-    if facts.most_nodes:
-        where = f"{words.plural(facts.most_nodes, 'node')}, {where}"
+    if facts.lineage:
+        tiles.append(tile("Steps", f"{facts.step:,}", of, redone or f"{words.count(facts.tokens)} tokens"))
+    counted = [(facts.most_nodes, "node"), (facts.most_ranks, "rank")]
+    where = ", ".join(words.plural(number, noun) for number, noun in counted if number)
     tiles.append(tile("Wall time", words.duration(facts.wall_seconds), note=where))
     if facts.goodput.ratio is not None:
         lost = facts.goodput.lost_seconds
