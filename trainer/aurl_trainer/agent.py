@@ -408,7 +408,8 @@ def rank_end(rank: int, code: int, error_file: str, stderr: str) -> RankEnd:
     text = ""
     with contextlib.suppress(OSError), Path(stderr).open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 8 * TRACEBACK_BYTES))
-        text = file.read().decode(errors="replace")
+        # Once a process group is there, torch prints tracebacks with the rank before each line.
+        text = re.sub(r"^\[rank\d+\]: ?", "", file.read().decode(errors="replace"), flags=re.MULTILINE)
         start = text.rfind("Traceback (most recent call last)")
         text = text[start:] if start >= 0 else text[-TRACEBACK_BYTES:]
     return RankEnd(rank, code, now, text, _last_line(text))
@@ -688,7 +689,8 @@ class News:
     own: Mapping[int, Seen] = field(default_factory=dict)
     suspects: bool = False
     """An agent of lower number suspects a peer too."""
-    superseded: bool = False
+    superseded: str | None = None
+    """That another world has formed without this node, in words."""
     ours: bool = False
     """Some rank of this world beats: it runs our loop."""
 
@@ -801,7 +803,7 @@ class Pulse(threading.Thread):
             and all(s.beat.state is State.DONE for s in agents.values()),
             own=own,
             suspects=any(n in lower and s.beat.state is State.SUSPECT for n, s in agents.items()),
-            superseded=world.board.superseded(),
+            superseded="another world has formed without this node" if world.board.superseded() else None,
             ours=any(s.beat.number > 0 for n, s in seen.items() if n.startswith("rank/")),
         )
 
@@ -956,8 +958,8 @@ class Node(LocalElasticAgent):
             news = self._pulse.news()
             if (verdict := self._hung(news)) is not None:
                 return verdict
-            if news.superseded or self._rendezvous_handler.round != int(os.environ[Env.ROUND]):
-                return self._rejoin("another world has formed without this node", 0.0)
+            if news.superseded is not None:
+                return self._rejoin(news.superseded, 0.0)
             if news.trouble is not None:
                 # Our own ranks see it too, and leave by themselves.
                 troubled = troubled or time.monotonic()
@@ -989,7 +991,7 @@ class Node(LocalElasticAgent):
             if fault is Fault.WORLD and (idle or waited > _AGREED_SECONDS):
                 return self._rejoin(news.trouble or f"rank {end.rank} left for the next world", 0.0)
             if fault is Fault.PEER:
-                why = news.trouble or news.departed
+                why = news.trouble or news.departed or news.superseded
                 if why is not None:
                     seen = f"rank {end.rank}: {end.message or how_it_ended(end.code)}"
                     return self._rejoin(f"{why} ({seen})", 0.0)
@@ -1015,8 +1017,8 @@ class Node(LocalElasticAgent):
             news = self._pulse.news(fresh=True)
             if news.others_done or self._notice.is_set():
                 self.done = True
-            elif news.trouble is not None or news.superseded:
-                return self._rejoin(news.trouble or "another world has formed", 0.0)
+            elif (why := news.trouble or news.superseded) is not None:
+                return self._rejoin(why, 0.0)
             else:
                 time.sleep(self._worker_group.spec.monitor_interval)
         return ending(Cause.SUCCEEDED, "all ranks ended well")
@@ -1059,9 +1061,11 @@ class Node(LocalElasticAgent):
         return None
 
     def _failed(self, end: RankEnd, cause: Cause) -> Ending:
-        message = f"rank {end.rank}: {end.message or how_it_ended(end.code)}"
+        message = end.message or how_it_ended(end.code)
         if end.message and end.code < 0:
             message += f" ({how_it_ended(end.code)})"
+        if not message.startswith(f"rank {end.rank} "):
+            message = f"rank {end.rank}: {message}"
         self._say(f"{cause}: {message}")
         self._pulse.leave(State.FAILED, message)
         return ending(cause, message, end)

