@@ -81,6 +81,10 @@ from aurl_trainer.contract import (
 PEER_TIMEOUT = 10.0
 """Seconds without a beat after which a rank or an agent counts as missing, unless the environment says."""
 
+SUSPICION = 0.4
+"""The part of it that suffices once a collective has failed: this world is lost already, only whom to charge
+is open."""
+
 
 class State(StrEnum):
     """What a rank or an agent says of itself. All but the first two are last words."""
@@ -797,7 +801,7 @@ class Pulse(threading.Thread):
         agents = {name: s for name, s in peers.items() if name.startswith("agent/")}
         lower = {agent_name(node) for node in range(world.node)}
         world.news = News(
-            trouble=trouble(peers, self._timeout),
+            trouble=trouble(peers, self._timeout * (SUSPICION if self._state is State.SUSPECT else 1.0)),
             departed=departed(agents),
             others_done=len(agents) == world.nodes - 1
             and all(s.beat.state is State.DONE for s in agents.values()),

@@ -16,12 +16,16 @@ from typing import NoReturn
 
 import torch
 
+from aurl_trainer.agent import peers_fault
 from aurl_trainer.contract import Cause, Env, ExitCode, RankFailure
 from aurl_trainer.engine.heartbeat import Heartbeat
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, LeaveError
 
 PEER_EVIDENCE_SECONDS = 15.0
 """How long after a failed collective to look for a peer that is missing or has failed."""
+
+OTHER_EVIDENCE_SECONDS = 1.0
+"""The same after an error that does not look like a peer's fault: the others wait for this rank meanwhile."""
 
 
 def run_rank(work: Callable[[], None], beats: Heartbeat) -> NoReturn:
@@ -52,7 +56,8 @@ def _failed(error: BaseException, beats: Heartbeat) -> ExitCode:
     cause, code = classify(error, first_start=_first_start())
     expected = isinstance(error, AurlTrainerError)
     if not expected and cause is Cause.CRASH and _multi():
-        peer = beats.peer_failed(PEER_EVIDENCE_SECONDS)
+        suspected = peers_fault(f"{type(error).__name__}: {error}")
+        peer = beats.peer_failed(PEER_EVIDENCE_SECONDS if suspected else OTHER_EVIDENCE_SECONDS)
         if peer is not None:
             _say(f"leaving: {peer} ({type(error).__name__}: {str(error).partition(chr(10))[0]})")
             return ExitCode.REJOIN

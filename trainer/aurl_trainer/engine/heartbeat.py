@@ -20,6 +20,7 @@ from torch.distributed import DistStoreError
 
 from aurl_trainer.agent import (
     PEER_TIMEOUT,
+    SUSPICION,
     AwakeClock,
     Beat,
     Board,
@@ -204,7 +205,7 @@ class StoreHeartbeat(Heartbeat):
         ranks = {int(name[5:]): s for name, s in seen.items() if name.startswith("rank/")}
         me = ranks.get(self._rank)
         gone = departed(peers)
-        evidence = trouble(peers, self._timeout)
+        evidence = trouble(peers, self._timeout * (1.0 if self._handled is None else SUSPICION))
         if self._handled is not None:
             lower = (s for r, s in ranks.items() if r < self._rank)
             self._blames_other = any(s.beat.state is State.SUSPECT for s in lower)
