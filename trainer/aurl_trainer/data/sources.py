@@ -163,7 +163,7 @@ def _find(url: str) -> tuple[list[Source], int]:
 def _fetch(url: str, batch: Sequence[Source]) -> list[bytes | Exception]:
     system, _ = _open(url, "data.source.midi")
     places = [source.place for source in batch]
-    # A list, since fsspec takes a single path, or one with special characters, for something else.
+    # Together where that works; fsspec takes names such as 'a[1].mid' for patterns, so those come one by one.
     answers: list[bytes | Exception] = []
     try:
         found = system.cat(places, on_error="return") if len(places) > 1 else {}
