@@ -21,8 +21,8 @@ from aurl_trainer.engine.precision import Precision
 class Position:
     """How far a run is. `step` counts finished steps; the data's position follows from it.
 
-    `productive_seconds` is the time of the steps and validations that are in the result: steps that are
-    done again after a loss count once.
+    `productive_seconds` is the time of the steps that are in the result: steps done again after a loss count
+    once.
     """
 
     step: int = 0
@@ -41,13 +41,12 @@ class Position:
             tokens=self.tokens + tokens,
         )
 
-    def evaluated(self, nll: float, seconds: float) -> tuple[Position, bool]:
+    def evaluated(self, nll: float) -> tuple[Position, bool]:
         """With a validation NLL at this step, and whether it is the best so far."""
         best = self.best_nll is None or nll < self.best_nll
         return (
             replace(
                 self,
-                productive_seconds=self.productive_seconds + seconds,
                 val_nll=nll,
                 val_step=self.step,
                 best_nll=nll if best else self.best_nll,
@@ -98,9 +97,7 @@ class RunState:
         """Make `position` durable. Raises CheckpointError and FencedError on every rank alike."""
         if self._checkpointer is None:
             raise RuntimeError("no checkpointer was given")
-        return self._checkpointer.save(
-            position.step, self._parts, self._extra(position), position.metrics
-        )
+        return self._checkpointer.save(position.step, self._parts, self._extra(position), position.metrics)
 
     def _extra(self, position: Position) -> dict[str, Any]:
         batch = self.experiment.engine.batch

@@ -195,9 +195,7 @@ class AdvancedTrainer:
         """The position with its validation NLL, and whether that is the best so far."""
         if self._validation is None or len(self._validation) == 0:
             return position, False
-        began = time.perf_counter()
-        nll = self._validate(position.step, count).nll
-        return position.evaluated(nll, time.perf_counter() - began)
+        return position.evaluated(self._validate(position.step, count).nll)
 
     def _validate(self, step: int, count: int | None) -> Evaluation:
         if self._validation is None:
