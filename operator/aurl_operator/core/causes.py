@@ -49,8 +49,10 @@ def conclude(
 ) -> Conclusion:
     """Why a process ended. `stopped`: we asked for it. `noticed`: its machine had announced that it will go.
 
-    A store that ends by itself, in whatever way, is a store lost.
+    A store that ends by itself, in whatever way, is a store lost; one that was stopped may well exit 0.
     """
+    if role is Role.STORE and stopped:
+        return Conclusion(Cause.STOPPED, "stopped by Aurl")
     code, signal = _normal(end.exit_code, end.signal)
     found = _of_node(end, rules, code, signal, stopped=stopped, noticed=noticed)
     if role is Role.STORE and found.cause not in _OF_MACHINES:

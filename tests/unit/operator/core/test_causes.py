@@ -75,3 +75,9 @@ def test_rules_go_by_the_failing_ranks_exit_code_and_never_overrule_the_machines
     assert found.cause is Cause.PREEMPTED
     lost = End(0, exit_code=1, termination=record, node_lost=True)
     assert conclude(lost, Role.NODE, rules, stopped=False, noticed=False).cause is Cause.NODE_LOST
+
+
+@pytest.mark.parametrize("code", [0, 1, 85])
+def test_a_store_that_we_stopped_is_stopped_whatever_its_code(code: int) -> None:
+    found = conclude(End(1.0, exit_code=code), Role.STORE, (), stopped=True, noticed=False)
+    assert found.cause is Cause.STOPPED
