@@ -19,6 +19,7 @@ from typing import IO, NoReturn, Self
 from torch.distributed import DistStoreError
 
 from aurl_trainer.agent import (
+    BEAT_TIMEOUT,
     PEER_TIMEOUT,
     SUSPICION,
     AwakeClock,
@@ -111,7 +112,7 @@ class StoreHeartbeat(Heartbeat):
 
     def start(self) -> None:
         """See base class."""
-        store = connect(self._env[Env.STORE], 5.0, 30.0)
+        store = connect(self._env[Env.STORE], BEAT_TIMEOUT, 30.0)
         nodes, world = int(self._env["GROUP_WORLD_SIZE"]), int(self._env["WORLD_SIZE"])
         run, round_ = self._env["TORCHELASTIC_RUN_ID"], int(self._env[Env.ROUND])
         self._board = Board(store, run, round_, nodes, world)

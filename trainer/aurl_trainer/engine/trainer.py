@@ -63,6 +63,7 @@ class AdvancedTrainer:
         self._warnings: list[str] = []
         self._durable: int | None = None
         self._experiment: Experiment | None = None
+        self._progress: Progress | None = None
 
     def configure(self, experiment: Experiment) -> Self:
         """Take batches, optimizer, precision and intervals from `experiment`. Raises ConfigError."""
@@ -119,8 +120,10 @@ class AdvancedTrainer:
                 self._leave(decision, position.step)
             if last or _due(experiment.monitor.evaluate_every, position.step):
                 position, best = self._evaluate(position, experiment.monitor.evaluate_samples)
+                self._update(position, Phase.EVALUATE)
             if last or best or _due(experiment.checkpoint.every, position.step):
                 self._save(position)
+                self._update(position, Phase.SAVE)
             if not last and _due(experiment.samples.every, position.step):
                 self._sample(position.step)
         return self._finish(position)
@@ -168,11 +171,7 @@ class AdvancedTrainer:
                     f"step {at.step}/{steps}  loss {loss:.4f}  lr {result.learning_rate:.2e}  "
                     f"{speed.tokens:,.0f} tokens/s  {speed.seconds * (steps - at.step):,.0f} s to go"
                 )
-        runtime.progress.update(self._progress(at, loss, result.learning_rate, speed))
-
-    def _progress(self, at: Position, loss: float, rate: float, speed: _Speed) -> Progress:
-        steps = self._state.experiment.engine.steps
-        return Progress(
+        self._progress = Progress(
             rank=self._runtime.world.rank,
             world=self._runtime.world.size,
             generation=self._state.generation,
@@ -182,7 +181,7 @@ class AdvancedTrainer:
             at=time.time(),
             loss=loss,
             val_loss=at.val_nll,
-            learning_rate=rate,
+            learning_rate=result.learning_rate,
             tokens_per_second=speed.tokens,
             eta_seconds=speed.seconds * (steps - at.step),
             productive_seconds=at.productive_seconds,
@@ -190,6 +189,20 @@ class AdvancedTrainer:
             last_durable_step=self._durable,
             warnings=self._warnings[-5:],
         )
+        runtime.progress.update(self._progress)
+
+    def _update(self, at: Position, phase: Phase) -> None:
+        """Tell what an evaluation or a save has changed since the step."""
+        if self._progress is not None:
+            self._progress = replace(
+                self._progress,
+                phase=phase,
+                at=time.time(),
+                val_loss=at.val_nll,
+                last_durable_step=self._durable,
+                warnings=self._warnings[-5:],
+            )
+            self._runtime.progress.update(self._progress)
 
     def _evaluate(self, position: Position, count: int | None) -> tuple[Position, bool]:
         """The position with its validation NLL, and whether that is the best so far."""

@@ -209,3 +209,10 @@ def test_the_loop_needs_neither_checkpoints_nor_listeners(capsys: pytest.Capture
     trainer = AdvancedTrainer(model, ComprehensiveLossFramework(LossConfig()), train=data)
     assert trainer.configure(make_experiment()).fit().step == STEPS
     assert "step 12/12" in capsys.readouterr().out
+
+
+def test_progress_tells_of_the_last_evaluation_and_save(tmp_path: Path) -> None:
+    watch = Watch()
+    run(str(tmp_path), watch)
+    assert watch.progress[-1].last_durable_step == STEPS
+    assert watch.progress[-1].val_loss == watch.of("evaluation")[-2]["val_loss"]
