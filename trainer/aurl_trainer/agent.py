@@ -86,6 +86,10 @@ SUSPICION = 0.4
 is open."""
 
 
+BEAT_TIMEOUT = 3.0
+"""Seconds that a reader of beats waits for a key that was there a moment ago."""
+
+
 class State(StrEnum):
     """What a rank or an agent says of itself. All but the first two are last words."""
 
@@ -392,9 +396,12 @@ def blame(end: RankEnd, *, oom_killed: bool = False, master_port: int | None = N
 
 
 def to_blame(ends: Iterable[tuple[RankEnd, Fault, Cause]]) -> tuple[RankEnd, Fault, Cause]:
-    """The first of several ends that counts: an own fault before a suspected one, then the earlier."""
+    """The first of several ends that counts: an own fault before a suspected one, then the earlier.
+
+    Of the suspected ones, those that died without a word come before those that say a peer is gone.
+    """
     order = [Fault.OWN, Fault.PEER, Fault.NOTICE, Fault.WORLD]
-    return min(ends, key=lambda e: (order.index(e[1]), e[0].at))
+    return min(ends, key=lambda e: (order.index(e[1]), peers_fault(e[0].text), e[0].at))
 
 
 def rank_end(rank: int, code: int, error_file: str, stderr: str) -> RankEnd:
@@ -434,7 +441,7 @@ def how_it_ended(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-def oldest_calls_last(dump: str) -> str:
+def main_thread_stack(dump: str) -> str:
     """Of faulthandler's output the newest dump's main thread, its innermost calls kept if it is too long."""
     blocks = [b for b in re.split(r"\n(?=(?:Current t|T)hread 0x|Timeout \()", dump) if "hread 0x" in b]
     return blocks[-1].strip().encode()[: TRACEBACK_BYTES - 100].decode(errors="ignore") if blocks else ""
@@ -1044,7 +1051,7 @@ class Node(LocalElasticAgent):
             local = self._local(rank)
             text = ""
             with contextlib.suppress(OSError):
-                text = oldest_calls_last(Path(f"{self._context.error_files[local]}.stacks").read_text())
+                text = main_thread_stack(Path(f"{self._context.error_files[local]}.stacks").read_text())
             self._poll()
             if rank in self._ends:
                 return None
@@ -1123,7 +1130,8 @@ class Node(LocalElasticAgent):
                     os.killpg(handler.proc.pid, signal.SIGKILL)
         kill_marked(f"{MARK}={self._mark}", os.getpid())
         for handler in handlers.values():
-            handler.proc.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                handler.proc.wait(30)  # in uninterruptible sleep it outlasts even SIGKILL
             for stream in (handler._stdout, handler._stderr):
                 if stream is not None:
                     stream.close()
@@ -1303,23 +1311,23 @@ def _assemble(
         store_address = args.rdzv_endpoint
         if not store_address:
             parser.error(f"several nodes need the address of a store: set {Env.STORE} or --rdzv-endpoint")
+    if store_address is None:
+        server = listen("127.0.0.1", 0)
+        store_address = f"127.0.0.1:{server.port}"
+        _kept_alive.append(server)
+    os.environ[Env.STORE] = args.rdzv_endpoint = store_address
     config, command, command_args = config_from_args(args)
     conf = RENDEZVOUS_DEFAULTS | config.rdzv_configs
     # Ranks are subprocesses, whose handlers torch wants to install in the main thread; the signals are ours.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
 
-    if store_address is None:
-        server = listen("127.0.0.1", 0)
-        store_address = f"127.0.0.1:{server.port}"
-        _kept_alive.append(server)
-    os.environ[Env.STORE] = store_address
     parameters = RendezvousParameters(
         "c10d", store_address, run_id, config.min_nodes, config.max_nodes, config.local_addr, **conf
     )
     patience = float(conf.get("connect_timeout", 300))
     store = connect(store_address, float(conf["read_timeout"]), patience)
     handler = Rendezvous.create(store, parameters, notice.is_set)
-    pulse = Pulse(connect(store_address, 5.0), run_id, settings.node, settings.peer_timeout)
+    pulse = Pulse(connect(store_address, BEAT_TIMEOUT), run_id, settings.node, settings.peer_timeout)
     pulse.start()
     shim = ["-I", "-S", "-c", _START, str(os.getpid()), command, *command_args]
     spec = WorkerSpec(

@@ -49,6 +49,20 @@ def test_a_rank_of_a_foreign_script_crashes(agents: Agents) -> None:
     assert agents.step("worker-0", world=2) == 39, "the others must have gone on together"
 
 
+def test_a_final_error_ends_the_run_on_all_nodes(agents: Agents) -> None:
+    agents.host_store()
+    for name in NODES:
+        agents.start(name, "2:3", "loop.py", "1000", "--do", "worker-1:2:final")
+    for name in NODES:
+        code, record = agents.ends(name)
+        assert (code, record.cause) == (ExitCode.FINAL, Cause.FINAL_ERROR), agents.log(name)
+        assert "asked for a final error at step 2" in record.message, "all say what it was"
+    agents.start("worker-3", "2:3", "loop.py", "1000")
+    code, record = agents.ends("worker-3")
+    assert (code, record.cause) == (ExitCode.FINAL, Cause.FINAL_ERROR), "nobody can join any more"
+    agents.nothing_outlives()
+
+
 def test_a_rank_is_killed(agents: Agents) -> None:
     agents.host_store()
     for name in NODES:

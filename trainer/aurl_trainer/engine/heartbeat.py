@@ -31,7 +31,7 @@ from aurl_trainer.agent import (
     departed,
     hang_limits,
     late,
-    oldest_calls_last,
+    main_thread_stack,
     rank_name,
     trouble,
 )
@@ -233,7 +233,7 @@ class StoreHeartbeat(Heartbeat):
         text = ""
         if self._stacks is not None and self._error_file is not None:
             faulthandler.dump_traceback(self._stacks, all_threads=True)
-            text = oldest_calls_last(Path(self._stacks.name).read_text())
+            text = main_thread_stack(Path(self._stacks.name).read_text())
             step = self._where[1]
             record = RankFailure(Cause.HANG, verdict, text, time.time(), self._rank, step)
             Path(f"{self._error_file}.aurl").write_text(record.to_json())

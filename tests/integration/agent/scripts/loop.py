@@ -2,9 +2,9 @@
 
     loop.py FOLDER STEPS [--do NODE:STEP:WHAT ...]
 
-WHAT happens once, on the named node, before the step's reduction: crash, kill (SIGKILL to itself), gil (C
-code that holds the interpreter), sleep (Python that never returns), evaluate (long, but alive), child (leaves
-a process in a session of its own).
+WHAT happens once, on the named node, before the step's reduction: crash, final (an error that trying again
+cannot mend), kill (SIGKILL to itself), gil (C code that holds the interpreter), sleep (Python that never
+returns), evaluate (long, but alive), child (leaves a process in a session of its own).
 """
 
 import argparse
@@ -24,7 +24,7 @@ from aurl_trainer.contract import Env, ExitCode, Phase
 from aurl_trainer.engine.exits import run_rank
 from aurl_trainer.engine.heartbeat import Heartbeat
 from aurl_trainer.engine.preemption import Notice
-from aurl_trainer.errors import LeaveError
+from aurl_trainer.errors import ConfigError, LeaveError
 
 NODE = os.environ[Env.NODE]
 
@@ -32,6 +32,8 @@ NODE = os.environ[Env.NODE]
 def happen(what: str, step: int, beats: Heartbeat) -> None:
     if what == "crash":
         raise ZeroDivisionError(f"asked to crash at step {step}")
+    if what == "final":
+        raise ConfigError([f"asked for a final error at step {step}"])
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "gil":
