@@ -30,9 +30,12 @@ _SETTLED = tuple(f.name for f in dataclasses.fields(Memory) if f.name not in _MA
 def reconcile(observed: Observed) -> Plan:
     """What to persist, write and do about the job as it is `observed`."""
     s = Situation(observed, observed.memory)
-    s = ledger.advance(s)
     s, ended = book(s)
-    s = recovery.charge(s, ended)
+    # In the order in which it happened: what was lost before the newest step, that step, what was lost since.
+    mark = observed.progress.at if observed.progress else observed.now
+    s = recovery.charge(s, [e for e in ended if e.at <= mark])
+    s = ledger.advance(s)
+    s = recovery.charge(s, [e for e in ended if e.at > mark])
     s = success.finish(s, ended)
     s = start.refuse_impossible(s)
     s = deadline.enforce(s)

@@ -12,13 +12,15 @@ from aurl_operator.api.status import JobPhase
 from aurl_operator.backends.simulated.history import Event, Kind, happen, settled
 from aurl_operator.backends.simulated.operator import Operator
 from aurl_operator.backends.simulated.world import Pace, World
-from aurl_operator.core.observed import CLUSTER, LOCAL
+from aurl_operator.core.observed import CLUSTER, LOCAL, Role
 from tests.unit.operator.core.scene import make_job
 from tests.unit.operator.simulated import laws
 
 LOSSES: tuple[Kind, ...] = ("kill", "evict", "delete", "vanish", "preempt")
 FAULTS: tuple[Kind, ...] = ("crash", "oom", "hang")
 INDEX = st.integers(0, 3)
+PAUSE = st.sampled_from([0.0, 0.0, 0.5, 3.0, 9.0, 20.0, 20.0, 40.0])
+"""Seconds that pass, looked at all the while, before the next event."""
 RANGES = st.sampled_from([1, 2, 3, {"min": 1, "max": 2}, {"min": 1, "max": 3}, {"min": 2, "max": 3}])
 
 
@@ -32,30 +34,42 @@ class AnyHistory(RuleBasedStateMachine):
         local=st.booleans(),
         crashes=st.integers(0, 3),
         refill=st.sampled_from(["Progress", "Never"]),
-        capacity=st.integers(1, 5),
+        capacity=st.sampled_from([1, 3, 8, 8]),
+        up=st.booleans(),
     )
-    def begin(self, nodes: Any, local: bool, crashes: int, refill: str, capacity: int) -> None:
+    def begin(self, nodes: Any, local: bool, crashes: int, refill: str, capacity: int, up: bool) -> None:
         job = make_job(
             nodes=nodes,
-            startTimeoutSeconds=120,
+            startTimeoutSeconds=300,
             terminationGracePeriodSeconds=20,
             recovery={"crashes": {"limit": crashes, "refill": refill}},
         )
-        world = World(pace=Pace(steps=60), capacity=capacity)
+        world = World(pace=Pace(steps=400), capacity=capacity)
         self.operator = Operator(world, job, LOCAL if local else CLUSTER)
         self.seen: set[str] = set()
         self.lost: set[str] = set()
         self.faults = 0
         self.finals = 0
         self.look()
+        if up:
+            self.passes(25.0)
 
     def look(self, times: int = 1) -> None:
         self.seen.update(p.uid for p in self.operator.observe().processes)
         self.operator.look(times)
         laws.always(self.operator)
 
+    def passes(self, seconds: float) -> None:
+        until = self.operator.world.now + seconds
+        while self.operator.world.now < until:
+            self.operator.world.advance(min(until, self.operator.world.now + 1.0))
+            self.look()
+
     def make(self, kind: Kind, index: int = 0, value: float = 0.0) -> None:
         before = set(self.operator.world.ended)
+        nodes = self.operator.world.of(Role.NODE)
+        if nodes:
+            index = nodes[index % len(nodes)].start.index
         happen(self.operator, Event(0.0, kind, index, value))
         ended = set(self.operator.world.ended) - before
         if kind in (*LOSSES, "kill-store"):
@@ -65,16 +79,22 @@ class AnyHistory(RuleBasedStateMachine):
         elif kind == "final":
             self.finals += len(ended)
 
-    @rule(kind=st.sampled_from(LOSSES), index=INDEX)
-    def loses(self, kind: Kind, index: int) -> None:
+    @rule(kind=st.sampled_from(LOSSES), index=INDEX, pause=PAUSE)
+    def loses(self, kind: Kind, index: int, pause: float) -> None:
+        self.passes(pause)
         self.make(kind, index)
 
-    @rule(kind=st.sampled_from(FAULTS), index=INDEX)
-    def fails(self, kind: Kind, index: int) -> None:
+    @rule(kind=st.sampled_from(FAULTS), index=INDEX, pause=PAUSE)
+    def fails(self, kind: Kind, index: int, pause: float) -> None:
+        self.passes(pause)
         self.make(kind, index)
 
-    @rule(kinds=st.lists(st.tuples(st.sampled_from((*LOSSES, *FAULTS)), INDEX), min_size=2, max_size=4))
-    def loses_several_at_once(self, kinds: list[tuple[Kind, int]]) -> None:
+    @rule(
+        kinds=st.lists(st.tuples(st.sampled_from((*LOSSES, *FAULTS)), INDEX), min_size=2, max_size=4),
+        pause=PAUSE,
+    )
+    def loses_several_at_once(self, kinds: list[tuple[Kind, int]], pause: float) -> None:
+        self.passes(pause)
         for kind, index in kinds:
             self.make(kind, index)
 
@@ -82,16 +102,18 @@ class AnyHistory(RuleBasedStateMachine):
     def announces(self, index: int, seconds: float) -> None:
         self.make("notice", index, seconds)
 
-    @rule()
-    def loses_the_store(self) -> None:
+    @rule(pause=PAUSE)
+    def loses_the_store(self, pause: float) -> None:
+        self.passes(pause)
         self.make("kill-store")
 
-    @rule()
-    def freezes(self) -> None:
-        self.make("freeze")
+    @rule(really=st.integers(0, 3))
+    def freezes(self, really: int) -> None:
+        if really == 0:
+            self.make("freeze")
 
     @precondition(lambda self: self.finals == 0)
-    @rule(index=INDEX, really=st.integers(0, 4))
+    @rule(index=INDEX, really=st.integers(0, 9))
     def fails_for_good(self, index: int, really: int) -> None:
         if really == 0:
             self.make("final", index)
@@ -114,11 +136,18 @@ class AnyHistory(RuleBasedStateMachine):
     def loses_its_operator(self, left: int) -> None:
         self.make("operator-dies", value=left)
 
-    @rule(seconds=st.one_of(st.floats(0.01, 10.0), st.floats(10.0, 700.0)), looks=st.integers(1, 8))
+    @rule(seconds=st.one_of(st.floats(0.01, 8.0), st.floats(8.0, 60.0)), looks=st.integers(1, 8))
     def goes_on(self, seconds: float, looks: int) -> None:
         """Time passes, looked at a few times: between them, whatever happened went unseen."""
         for _ in range(looks):
             self.operator.world.advance(self.operator.world.now + seconds / looks)
+            self.look()
+
+    @rule(seconds=st.floats(60.0, 700.0), often=st.integers(0, 5))
+    def is_left_alone(self, seconds: float, often: int) -> None:
+        """Nobody looks for long: once in a while only, or a story would be over too soon."""
+        if often == 0:
+            self.operator.world.advance(self.operator.world.now + seconds)
             self.look()
 
     @rule(times=st.integers(1, 3))

@@ -13,7 +13,7 @@ from aurl_operator.core.observed import CLUSTER, LOCAL, Capabilities
 from tests.unit.operator.core.scene import T0, make_job
 from tests.unit.operator.simulated import laws
 
-ELASTIC = {"nodes": {"min": 1, "max": 3}}
+ELASTIC: dict[str, Any] = {"nodes": {"min": 1, "max": 3}}
 
 
 def run(*events: Event, capabilities: Capabilities = CLUSTER, **spec: Any) -> Operator:
