@@ -29,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 demo: $(VENV)/.runtime  ## train on Bach chorales, lose two workers on the way, open the report
 	OMP_NUM_THREADS=1 $(BIN)/aurl rehearse manifests/examples/demo.yaml --run-dir $(RUN_DIR) \
-	  --kill worker-1@step:40 --preempt worker-0@step:100
+	  --kill worker-1@step:120 --preempt worker-0@step:260
 
 test: $(VENV)/.dev  ## every test that needs no cluster
 	OMP_NUM_THREADS=1 $(BIN)/pytest
