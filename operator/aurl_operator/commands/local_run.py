@@ -18,9 +18,9 @@ from aurl_operator.api.load import load_job
 from aurl_operator.api.spec import AurlTrainingJob
 from aurl_operator.api.status import JobPhase, JobStatus
 from aurl_operator.backends.local.build import builder, checkpoints_url
-from aurl_operator.backends.local.follow import Follower
 from aurl_operator.backends.local.nodes import LocalNodes
-from aurl_operator.backends.local.processes import Processes, kill_leftovers
+from aurl_operator.backends.local.process.follow import Follower
+from aurl_operator.backends.local.process.processes import Processes, kill_leftovers
 from aurl_operator.backends.local.progress import Poller
 from aurl_operator.backends.local.rundir import RunDir, write_atomically
 from aurl_operator.backends.local.supervisor import Interrupts, Supervisor, Watcher, outcome

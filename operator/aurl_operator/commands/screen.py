@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aurl_operator.api.status import JobStatus
-from aurl_operator.backends.local.follow import Follower
+from aurl_operator.backends.local.process.follow import Follower
 from aurl_operator.backends.local.supervisor import Moment
 from aurl_trainer.contract import LedgerEntry
 

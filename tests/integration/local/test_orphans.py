@@ -22,7 +22,9 @@ def running(place: Place) -> tuple[psutil.Popen, psutil.Process]:
 
 def guard_of(pid: int) -> psutil.Process:
     (guard,) = [
-        p for p in psutil.Process(pid).children() if "aurl_operator.backends.local.guard" in p.cmdline()
+        p
+        for p in psutil.Process(pid).children()
+        if "aurl_operator.backends.local.process.guard" in p.cmdline()
     ]
     return guard
 
@@ -51,7 +53,7 @@ def test_the_guard_is_killed_and_comes_back(place: Place) -> None:
     wait_for(
         "another guard",
         lambda: any(
-            p.pid != guard.pid and "aurl_operator.backends.local.guard" in p.cmdline()
+            p.pid != guard.pid and "aurl_operator.backends.local.process.guard" in p.cmdline()
             for p in psutil.Process(call.pid).children()
         ),
     )

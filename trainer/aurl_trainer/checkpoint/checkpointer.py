@@ -18,12 +18,12 @@ from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.transfer import State, read, write
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
+from aurl_trainer.store.format.manifest import FORMAT, VERSION, Manifest
+from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.format.plain import decode, encode
+from aurl_trainer.store.format.versions import code_versions
 from aurl_trainer.store.location import Location
-from aurl_trainer.store.manifest import FORMAT, VERSION, Manifest
-from aurl_trainer.store.names import CheckpointName
-from aurl_trainer.store.plain import decode, encode
 from aurl_trainer.store.run_store import Claim, RunStore
-from aurl_trainer.store.versions import code_versions
 
 log = logging.getLogger(__name__)
 

@@ -36,10 +36,10 @@ from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, W
 from torch.futures import Future
 
 from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.store.format.manifest import Chunk, Manifest, Pack, Tensor
+from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.format.packs import PackWriter, Stored, Wanted, read_chunks
 from aurl_trainer.store.location import Location
-from aurl_trainer.store.manifest import Chunk, Manifest, Pack, Tensor
-from aurl_trainer.store.names import CheckpointName
-from aurl_trainer.store.packs import PackWriter, Stored, Wanted, read_chunks
 
 
 class TensorSavePlanner(DefaultSavePlanner):

@@ -10,8 +10,8 @@ from aurl_trainer.checkpoint.parts import ModelPart
 from aurl_trainer.checkpoint.transfer import read
 from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.choose import Which, candidates
+from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.location import Location
-from aurl_trainer.store.manifest import Manifest
 from aurl_trainer.store.run_store import RunStore
 
 log = logging.getLogger(__name__)

@@ -27,9 +27,9 @@ from aurl_trainer.checkpoint.dcp import (
 from aurl_trainer.checkpoint.parts import Part
 from aurl_trainer.checkpoint.tree import assign, join, split
 from aurl_trainer.errors import CheckpointError
+from aurl_trainer.store.format.manifest import Manifest, Pack, Tensor
+from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location import Location
-from aurl_trainer.store.manifest import Manifest, Pack, Tensor
-from aurl_trainer.store.names import CheckpointName
 
 State = Mapping[str, Any]
 """By name, parts or plain trees (dicts, lists, tensors, plain values)."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from aurl_trainer.errors import CheckpointError, DamagedError
-from aurl_trainer.store.plain import decode, encode
+from aurl_trainer.store.format.plain import decode, encode
 
 TENSOR = "$tensor"
 

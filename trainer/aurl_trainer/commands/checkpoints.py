@@ -16,7 +16,7 @@ import typer
 from aurl_trainer.contract import ExitCode
 
 if TYPE_CHECKING:
-    from aurl_trainer.store.names import CheckpointName
+    from aurl_trainer.store.format.names import CheckpointName
     from aurl_trainer.store.run_store import RunStore
 
 app = typer.Typer(

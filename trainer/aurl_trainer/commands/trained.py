@@ -53,7 +53,7 @@ def open_trained(run: str, which: Which, progress: bool) -> Trained:
     from aurl_trainer.engine.parallel import pick_device
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
     from aurl_trainer.store.choose import checkpoints_of
-    from aurl_trainer.store.plain import decode
+    from aurl_trainer.store.format.plain import decode
 
     uri = checkpoints_of(run)
     extra: Any = decode(open_manifest(uri, which).extra)

@@ -13,8 +13,8 @@ import yaml
 
 from aurl_trainer.contract import RunFile
 from aurl_trainer.errors import CheckpointError, DamagedError, MissingError
-from aurl_trainer.store.manifest import Manifest
-from aurl_trainer.store.names import MANIFESTS
+from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.names import MANIFESTS
 from aurl_trainer.store.retention import BEST_BY
 from aurl_trainer.store.run_store import RunStore
 

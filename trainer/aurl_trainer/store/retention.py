@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from aurl_trainer.store.names import CheckpointName, Fence, GenerationId, is_void
+from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId, is_void
 
 BEST_BY = "val_nll"
 """The metric that `keep.best` goes by; lower is better."""

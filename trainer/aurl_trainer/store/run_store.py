@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
-from aurl_trainer.store.identity import differences
-from aurl_trainer.store.location import PARTIAL, Location
-from aurl_trainer.store.manifest import Manifest
-from aurl_trainer.store.names import (
+from aurl_trainer.store.format.identity import differences
+from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.names import (
     GENERATIONS,
     MANIFESTS,
     PACKS,
@@ -27,9 +26,10 @@ from aurl_trainer.store.names import (
     is_fenced,
     is_void,
 )
+from aurl_trainer.store.format.sealed import seal, unseal
+from aurl_trainer.store.format.versions import code_versions
+from aurl_trainer.store.location import PARTIAL, Location
 from aurl_trainer.store.retention import BEST_BY, Kept, sweep
-from aurl_trainer.store.sealed import seal, unseal
-from aurl_trainer.store.versions import code_versions
 
 
 @dataclass(frozen=True)

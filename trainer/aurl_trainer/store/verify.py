@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from aurl_trainer.errors import CheckpointError, DamagedError
-from aurl_trainer.store.manifest import Manifest
-from aurl_trainer.store.names import CheckpointName
-from aurl_trainer.store.packs import Wanted, read_chunks
+from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.format.packs import Wanted, read_chunks
+from aurl_trainer.store.format.sealed import unseal
 from aurl_trainer.store.run_store import RunStore
-from aurl_trainer.store.sealed import unseal
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aurl_operator.api.spec import AurlTrainingJob
-from aurl_operator.backends.local.follow import RANK_PREFIX
 from aurl_operator.backends.local.nodes import Assignment, Build
+from aurl_operator.backends.local.process.follow import RANK_PREFIX
 from aurl_operator.core.observed import Role
 from aurl_operator.core.plan import Start
 from aurl_operator.launch.appdef import NODES, STORE, Launch, app_def, literal

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from aurl_operator.backends.local.ports import free_port
-from aurl_operator.backends.local.processes import Ended, Processes
+from aurl_operator.backends.local.process.ports import free_port
+from aurl_operator.backends.local.process.processes import Ended, Processes
 from aurl_operator.backends.local.progress import Poller
 from aurl_operator.core.observed import (
     End,

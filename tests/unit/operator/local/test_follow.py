@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aurl_operator.backends.local.follow import Follower, Line
+from aurl_operator.backends.local.process.follow import Follower, Line
 
 
 def test_lines_are_labelled_with_node_and_rank(tmp_path: Path) -> None:

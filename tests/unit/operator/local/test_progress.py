@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aurl_operator.backends.local.ports import free_port
+from aurl_operator.backends.local.process.ports import free_port
 from aurl_operator.backends.local.progress import BYTES, SECONDS, Poller
 from aurl_trainer.contract import Progress
 

@@ -14,9 +14,9 @@ import torch
 
 from aurl_trainer.checkpoint.loading import load_weights
 from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import RunStore
-from aurl_trainer.store.sealed import seal
 from tests.unit.trainer.checkpoint.small import checkpointer, hash_of, make, state, train
 from tests.unit.trainer.checkpoint.test_checkpointer import Bomb
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurl_trainer.errors import CheckpointError, DamagedError
-from aurl_trainer.store.identity import differences
-from aurl_trainer.store.names import CheckpointName, Fence, GenerationId, is_fenced, is_void
-from aurl_trainer.store.plain import decode, encode
-from aurl_trainer.store.sealed import seal, unseal
+from aurl_trainer.store.format.identity import differences
+from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId, is_fenced, is_void
+from aurl_trainer.store.format.plain import decode, encode
+from aurl_trainer.store.format.sealed import seal, unseal
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurl_trainer.store.names import CheckpointName, Fence, GenerationId, is_void
+from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId, is_void
 from aurl_trainer.store.retention import Kept, kept, sweep
 
 metrics = st.none() | st.floats(allow_nan=True, width=16)

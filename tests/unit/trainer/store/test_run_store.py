@@ -9,12 +9,12 @@ import pytest
 
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
 from aurl_trainer.store.choose import candidates, checkpoints_of
+from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.names import CheckpointName, GenerationId
+from aurl_trainer.store.format.packs import Wanted, read_chunks
+from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location import Location
-from aurl_trainer.store.manifest import Manifest
-from aurl_trainer.store.names import CheckpointName, GenerationId
-from aurl_trainer.store.packs import Wanted, read_chunks
 from aurl_trainer.store.run_store import RunStore
-from aurl_trainer.store.sealed import seal
 from aurl_trainer.store.verify import verify, verify_generations
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
 from tests.unit.trainer.store.made import IDENTITY, open_run, save

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from aurl_operator.backends.local.kernel import adopt_orphans, die_with_parent
-from aurl_operator.backends.local.sweep import SUPERVISOR, kill_marked, marked
+from aurl_operator.backends.local.process.kernel import adopt_orphans, die_with_parent
+from aurl_operator.backends.local.process.sweep import SUPERVISOR, kill_marked, marked
 from aurl_operator.errors import MissingError
 from aurl_operator.launch.command import Command
 from aurl_trainer.contract import Env
@@ -142,7 +142,7 @@ class Processes:
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "aurl_operator.backends.local.guard", self.mark],
+            [sys.executable, "-m", "aurl_operator.backends.local.process.guard", self.mark],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

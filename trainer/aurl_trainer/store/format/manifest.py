@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aurl_trainer.errors import CheckpointError, DamagedError
-from aurl_trainer.store.names import CheckpointName, GenerationId
-from aurl_trainer.store.sealed import seal, unseal
+from aurl_trainer.store.format.names import CheckpointName, GenerationId
+from aurl_trainer.store.format.sealed import seal, unseal
 
 FORMAT = "aurl-checkpoint"
 VERSION = 1

@@ -14,8 +14,8 @@ from typing import BinaryIO, Literal
 import zstandard
 
 from aurl_trainer.errors import DamagedError
+from aurl_trainer.store.format.manifest import Chunk, Manifest
 from aurl_trainer.store.location import Location
-from aurl_trainer.store.manifest import Chunk, Manifest
 
 READ_BYTES = 32 * 2**20
 """Neighbouring chunks are read together up to so many bytes: a request costs more than its bytes."""

@@ -3,7 +3,7 @@
 The kernel's parent-death signal ends agents and ranks already; what those have started themselves (readers
 of data, a shell of the user's script) has nobody else. It also holds the run directory's lock, inherited,
 so that the directory is free only when all of its processes are gone. Started by `processes.py` as
-`python -m aurl_operator.backends.local.guard MARK`, with a pipe on stdin whose other end only the
+`python -m aurl_operator.backends.local.process.guard MARK`, with a pipe on stdin whose other end only the
 supervisor has.
 """
 
@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-from aurl_operator.backends.local.sweep import SUPERVISOR, kill_marked
+from aurl_operator.backends.local.process.sweep import SUPERVISOR, kill_marked
 
 
 def main(mark: str) -> None:
