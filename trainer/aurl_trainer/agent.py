@@ -35,7 +35,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -359,6 +359,8 @@ class RankEnd:
     cause: Cause | None = None
     """What the rank's own record says."""
     step: int | None = None
+    asked: int | None = None
+    """The exit code that its error asks `aurl run` to end with."""
 
 
 _CODES = {
@@ -409,7 +411,8 @@ def rank_end(rank: int, code: int, error_file: str, stderr: str) -> RankEnd:
     now = time.time()
     with contextlib.suppress(OSError, RecordError):
         own = RankFailure.from_json(Path(f"{error_file}.aurl").read_bytes())
-        return RankEnd(rank, code, own.at, own.traceback, own.message, Cause(own.cause), own.step)
+        cause = Cause(own.cause)
+        return RankEnd(rank, code, own.at, own.traceback, own.message, cause, own.step, own.exit_code)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         left = json.loads(Path(error_file).read_bytes())["message"]
         if isinstance(left, str):
@@ -457,11 +460,13 @@ class Ending:
     rank: int | None = None
     step: int | None = None
     traceback: str | None = None
+    rank_code: int | None = None
+    """The failing rank's exit code, or what its error asked for: rules by exit code mean this one."""
 
     def record(self) -> Termination:
         """The record for the termination log."""
-        now = time.time()
-        return Termination(self.cause, self.message, self.code, now, self.rank, self.step, self.traceback)
+        code = self.code if self.rank_code is None else self.rank_code
+        return Termination(self.cause, self.message, code, time.time(), self.rank, self.step, self.traceback)
 
 
 _EXITS = {
@@ -479,7 +484,8 @@ def ending(cause: Cause, message: str, end: RankEnd | None = None) -> Ending:
     code = _EXITS.get(cause, ExitCode.CRASH)
     if end is None:
         return Ending(cause, code, message)
-    return Ending(cause, code, message, end.rank, end.step, end.text.strip() or None)
+    rank_code = end.asked or (end.code if end.code > 0 else None)
+    return Ending(cause, code, message, end.rank, end.step, end.text.strip() or None, rank_code)
 
 
 # -------------------------------------------------------------------------------------------- processes
@@ -1114,7 +1120,8 @@ class Node(LocalElasticAgent):
         other = Termination.from_json(store.get(self._closed_key()))
         if other.cause == Cause.SUCCEEDED:
             return ending(Cause.SUCCEEDED, "the run had ended before this node joined")
-        return ending(Cause.FINAL_ERROR, f"another node has ended the run: {other.message}")
+        final = ending(Cause.FINAL_ERROR, f"another node has ended the run: {other.message}")
+        return replace(final, rank_code=other.exit_code)
 
     def _closed_key(self) -> str:
         return f"aurl/{self._rendezvous_handler.get_run_id()}/closed"

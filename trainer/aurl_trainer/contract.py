@@ -179,7 +179,9 @@ class _Record:
 class Termination(_Record):
     """Why an agent ended: written to the termination log, at most `TERMINATION_BYTES`.
 
-    `rank` is the first failing rank (None: the agent itself); `at` is seconds since the epoch.
+    `rank` is the first failing rank (None: the agent itself); `at` is seconds since the epoch. `exit_code` is
+    that rank's own, as a job's rules mean it, or what its error asks `aurl run` to exit with (4: the data);
+    without a rank it is the agent's.
     """
 
     cause: str
@@ -252,6 +254,8 @@ class RankFailure(_Record):
     at: float
     rank: int
     step: int | None = None
+    exit_code: int | None = None
+    """What the error asks `aurl run` to exit with, where that says more than the rank's own code."""
 
     def __post_init__(self) -> None:
         Cause(self.cause)

@@ -84,7 +84,7 @@ def _of_node(
         return Conclusion(Cause.DELETED, end.message or "deleted by somebody else")
     if end.oom_killed:
         return Conclusion(Cause.OUT_OF_MEMORY, words or "killed: memory was exhausted")
-    rank_code = end.termination.exit_code if end.termination and end.termination.rank is not None else code
+    rank_code = end.termination.exit_code if end.termination else code
     for rule in rules:
         if rank_code in rule.exit_codes or code in rule.exit_codes:
             return Conclusion(_BY_RULE[rule.cause], rule.message or words or f"exit code {rank_code}")

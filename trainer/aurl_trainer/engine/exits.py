@@ -65,7 +65,7 @@ def _failed(error: BaseException, beats: Heartbeat) -> ExitCode:
     message = str(error) if expected else f"{type(error).__name__}: {error}"
     beats.failed(cause, message)
     _say(f"error: {message}" if expected else text)
-    _leave_record(cause, message, text)
+    _leave_record(cause, message, text, error.exit_code if isinstance(error, AurlTrainerError) else None)
     return code
 
 
@@ -84,12 +84,14 @@ def classify(error: BaseException, *, first_start: bool) -> tuple[Cause, ExitCod
     return Cause.CRASH, ExitCode.CRASH
 
 
-def _leave_record(cause: Cause, message: str, text: str) -> None:
+def _leave_record(cause: Cause, message: str, text: str, asked: ExitCode | None) -> None:
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not error_file:
         return
     rank = int(os.environ.get("RANK", "0"))
-    record = RankFailure(cause=cause, message=message, traceback=text, at=time.time(), rank=rank)
+    record = RankFailure(
+        cause=cause, message=message, traceback=text, at=time.time(), rank=rank, exit_code=asked
+    )
     with contextlib.suppress(OSError):
         Path(error_file + ".aurl").write_text(record.to_json())
 
