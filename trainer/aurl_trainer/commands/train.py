@@ -102,7 +102,15 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         if experiment.samples.count == 0:
             return []
         folder = run_dir / RunFile.SAMPLES
-        files = sample_pieces(model, prepared, experiment.samples, experiment.seed, folder, step)
+        files = sample_pieces(
+            model,
+            prepared,
+            experiment.samples,
+            experiment.seed,
+            folder,
+            step,
+            alive=lambda: beats.phase(Phase.EVALUATE, step),
+        )
         return [str(f.relative_to(run_dir)) for f in files]
 
     records: list[RecordWriter] = []
