@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from aurl_operator.core import ledger
-from aurl_operator.core.booking import book
+from aurl_operator.core.accounts import ledger
+from aurl_operator.core.accounts.booking import book
 from aurl_operator.core.memory import Memory
 from aurl_operator.core.observed import Observed
 from aurl_operator.core.plan import Plan, Stop

@@ -16,7 +16,7 @@ from aurl_operator.api.status import (
     NodesStatus,
     ProgressStatus,
 )
-from aurl_operator.core.ledger import goodput
+from aurl_operator.core.accounts.ledger import goodput
 from aurl_operator.core.memory import Incident
 from aurl_operator.core.names import rfc3339
 from aurl_operator.core.observed import Role

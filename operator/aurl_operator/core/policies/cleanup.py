@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aurl_operator.core.booking import Ended
+from aurl_operator.core.accounts.booking import Ended
 from aurl_operator.core.names import slot
 from aurl_operator.core.observed import Role, State
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove

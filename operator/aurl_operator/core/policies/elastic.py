@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aurl_operator.core.booking import INTENT_SECONDS, Ended
+from aurl_operator.core.accounts.booking import INTENT_SECONDS, Ended
 from aurl_operator.core.memory import Intent
 from aurl_operator.core.names import process_name, slot
 from aurl_operator.core.observed import Process, Role

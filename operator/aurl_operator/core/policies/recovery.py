@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from aurl_operator.api.recovery import Backoff, CrashBudget, HangBudget, LossBudget, MemoryBudget, Recovery
-from aurl_operator.core.booking import Ended
+from aurl_operator.core.accounts.booking import Ended
 from aurl_operator.core.memory import Incident, Tally
 from aurl_operator.core.names import delay
 from aurl_operator.core.observed import Role

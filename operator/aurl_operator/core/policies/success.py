@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aurl_operator.api.status import JobPhase
-from aurl_operator.core import ledger
-from aurl_operator.core.booking import Ended
+from aurl_operator.core.accounts import ledger
+from aurl_operator.core.accounts.booking import Ended
 from aurl_operator.core.observed import Role
 from aurl_operator.core.situation import Situation
 from aurl_trainer.contract import Cause, ExitCode

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from aurl_operator.api.recovery import ExitCodeRule
-from aurl_operator.core.causes import conclude
+from aurl_operator.core.accounts.causes import conclude
 from aurl_operator.core.observed import End, Role
 from aurl_trainer.contract import Cause, ExitCode, Termination
 

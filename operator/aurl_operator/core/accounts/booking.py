@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aurl_operator.core.causes import conclude
+from aurl_operator.core.accounts.causes import conclude
 from aurl_operator.core.memory import Intent, Live, Memory
 from aurl_operator.core.names import slot
 from aurl_operator.core.observed import Process, Role, State
