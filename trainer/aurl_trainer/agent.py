@@ -59,6 +59,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     _Action,
     _RendezvousContext,
 )
+from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import config_from_args, get_args_parser
 
 from aurl_trainer.contract import (
@@ -469,6 +470,8 @@ class Ending:
         return Termination(self.cause, self.message, code, time.time(), self.rank, self.step, self.traceback)
 
 
+ALL_WELL = "all ranks ended well"
+
 _EXITS = {
     Cause.SUCCEEDED: ExitCode.OK,
     Cause.PREEMPTED: ExitCode.PREEMPTED,
@@ -486,6 +489,12 @@ def ending(cause: Cause, message: str, end: RankEnd | None = None) -> Ending:
         return Ending(cause, code, message)
     rank_code = end.asked or (end.code if end.code > 0 else None)
     return Ending(cause, code, message, end.rank, end.step, end.text.strip() or None, rank_code)
+
+
+def agent_failed(error: BaseException) -> Ending:
+    """The ending for an error of the agent's own."""
+    text = "".join(traceback.format_exception(error))
+    return Ending(Cause.CRASH, ExitCode.CRASH, f"the agent failed: {error!r}", traceback=text)
 
 
 # -------------------------------------------------------------------------------------------- processes
@@ -599,6 +608,7 @@ RENDEZVOUS_DEFAULTS = {
     "keep_alive_interval": 2,
     "keep_alive_max_attempt": 3,
     "read_timeout": 20,
+    "connect_timeout": 300,
 }
 """Seconds. Waiting for nodes is the operator's business; a silent node is out of the next world after 6 s."""
 
@@ -916,11 +926,10 @@ class Node(LocalElasticAgent):
             return self._closed()
         except (RendezvousConnectionError, DistNetworkError) as error:
             if self.done:
-                return ending(Cause.SUCCEEDED, "all ranks ended well")
+                return ending(Cause.SUCCEEDED, ALL_WELL)
             return ending(Cause.STORE_LOST, f"the store does not answer: {_last_line(str(error))}")
         except BaseException as error:
-            text = "".join(traceback.format_exception(error))
-            return Ending(Cause.CRASH, ExitCode.CRASH, f"the agent failed: {error!r}", traceback=text)
+            return agent_failed(error)
 
     # -- one world
 
@@ -1038,7 +1047,7 @@ class Node(LocalElasticAgent):
                 return self._rejoin(why, 0.0)
             else:
                 time.sleep(self._worker_group.spec.monitor_interval)
-        return ending(Cause.SUCCEEDED, "all ranks ended well")
+        return ending(Cause.SUCCEEDED, ALL_WELL)
 
     def _hung(self, news: News) -> Ending | None:
         """A rank of this node that lives but does not beat: frozen, or C code holds the interpreter."""
@@ -1222,7 +1231,6 @@ def listen(host: str, port: int) -> TCPStore:
 def run(arguments: Sequence[str]) -> NoReturn:
     """Be a node's agent until it ends. The main thread hears signals and watches the store; a second one
     lives the node's life, in which calls into torch may block; a third is the pulse."""
-    settings = Settings.from_environment()
     signals: list[int] = []
     notice = threading.Event()
 
@@ -1235,26 +1243,32 @@ def run(arguments: Sequence[str]) -> NoReturn:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     adopt_orphans()
     scratch = tempfile.mkdtemp(prefix="aurl-agent-")
-    made: list[Node] = []
-    result: list[Ending] = []
+    try:
+        launch = _launch(arguments, scratch)
+    except SystemExit as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if error.code:
+            final = Ending(
+                Cause.FINAL_ERROR, ExitCode.USAGE, "the agent's arguments or environment are wrong"
+            )
+            _leave_record(final, os.environ.get(Env.NODE, ""), os.environ.get(Env.TERMINATION_LOG))
+        raise
+    settings = launch.settings
     pulses: list[Pulse] = []
+    nodes: list[Node] = []
+    endings: list[Ending] = []
     ended = threading.Event()
 
     def life() -> None:
         try:
-            node, pulse = _assemble(arguments, settings, notice, scratch)
-            made.append(node)
+            pulse, node = _connect(launch, notice)
             pulses.append(pulse)
-            result.append(node.live())
-        except SystemExit as error:
-            code = ExitCode.USAGE if error.code else ExitCode.OK
-            result.append(Ending(Cause.FINAL_ERROR, code, "the command line was wrong"))
-        except (DistNetworkError, DistStoreError) as error:
-            text = f"the store cannot be reached: {_last_line(str(error))}"
-            result.append(ending(Cause.STORE_LOST, text))
+            nodes.append(node)
+            endings.append(node.live())
+        except (RendezvousConnectionError, DistNetworkError, DistStoreError) as error:
+            endings.append(ending(Cause.STORE_LOST, f"the store cannot be reached: {_last_line(str(error))}"))
         except BaseException as error:
-            text = "".join(traceback.format_exception(error))
-            result.append(Ending(Cause.CRASH, ExitCode.CRASH, f"the agent failed: {error!r}", traceback=text))
+            endings.append(agent_failed(error))
         finally:
             ended.set()
 
@@ -1269,23 +1283,22 @@ def run(arguments: Sequence[str]) -> NoReturn:
             told = awake
         if len(signals) > 1:
             verdict = ending(Cause.PREEMPTED, "stopped at once by a second signal")
-        elif told is not None and awake - told > settings.grace - 0.5 * (settings.grace - settings.notice):
+        elif told is not None and awake - told > 0.5 * (settings.grace + settings.notice):
             verdict = ending(Cause.PREEMPTED, "told to leave; did not get ready in time")
-        if pulses:
-            pulse = pulses[0]
+        for pulse, node in zip(pulses, nodes, strict=False):
             if pulse.exchanges != heard:
                 heard, answered = pulse.exchanges, awake
             silent = awake - answered
-            if pulse.lost is not None or silent > settings.peer_timeout:
-                why = pulse.lost or f"no answer for {silent:.0f} s"
-                lost = ending(Cause.STORE_LOST, f"the store for rendezvous and beats is lost: {why}")
-                done = ending(Cause.SUCCEEDED, "all ranks ended well")
-                verdict = done if made[0].done else lost
-    if verdict is not None and made:
+            if pulse.lost is None and silent <= settings.peer_timeout:
+                continue
+            why = pulse.lost or f"no answer for {silent:.0f} s"
+            lost = ending(Cause.STORE_LOST, f"the store for rendezvous and beats is lost: {why}")
+            verdict = ending(Cause.SUCCEEDED, ALL_WELL) if node.done else lost
+    if verdict is not None and nodes:
         with contextlib.suppress(Exception):
-            made[0].clear()
-    last = verdict or result[0]
-    _leave_record(last, settings)
+            nodes[0].clear()
+    last = verdict or endings[0]
+    _leave_record(last, settings.node, settings.termination_log)
     shutil.rmtree(scratch, ignore_errors=True)
     if last.cause is not Cause.SUCCEEDED:
         say(settings.node, f"ends with code {int(last.code)} ({last.cause}): {last.message}")
@@ -1295,53 +1308,73 @@ def run(arguments: Sequence[str]) -> NoReturn:
     os._exit(last.code)
 
 
-def _assemble(
-    arguments: Sequence[str], settings: Settings, notice: threading.Event, scratch: str
-) -> tuple[Node, Pulse]:
-    """From torchrun's arguments and the environment to a node that is connected to its store."""
-    # torch: with one store for agents and ranks, a scale-up or a replacement ends in DistStoreError.
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun's arguments and the environment say together. The store lives as long as `server`."""
+
+    settings: Settings
+    config: LaunchConfig
+    command: tuple[str, ...]
+    store: str
+    server: TCPStore | None
+
+
+def _launch(arguments: Sequence[str], scratch: str) -> Launch:
+    """Read arguments and environment. Ends the process, as argparse does, if they are wrong."""
     parser = get_args_parser()
+    parser.prog = "agent run"
     args = parser.parse_args(arguments)
     if args.run_path:
         parser.error("--run-path is not supported: ranks are processes of their own")
-    store_address = os.environ.get(Env.STORE)
-    run_id = args.rdzv_id if args.rdzv_id != "none" else os.environ.get(Env.RUN_ID) or uuid.uuid4().hex
-    args.rdzv_backend, args.rdzv_id = "c10d", run_id
+    store, server = os.environ.get(Env.STORE), None
+    if store is None and args.nnodes.split(":")[-1] == "1":
+        server = listen("127.0.0.1", 0)
+        store = f"127.0.0.1:{server.port}"
+    store = store or args.rdzv_endpoint
+    if not store:
+        parser.error(f"several nodes need the address of a store: set {Env.STORE} or --rdzv-endpoint")
+    args.rdzv_backend, args.rdzv_endpoint = "c10d", store
+    if args.rdzv_id == "none":
+        args.rdzv_id = os.environ.get(Env.RUN_ID) or uuid.uuid4().hex
     if args.redirects == "0" and args.tee == "0":
         args.tee = "3"  # the tail of stderr is all that a foreign script leaves
     args.log_dir = args.log_dir or scratch
     os.environ.setdefault("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", "[rank ${rank}] ")
+    # torch: with one store for agents and ranks, a scale-up or a replacement ends in DistStoreError.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if args.nproc_per_node.isdigit():
         os.environ.setdefault("TORCH_ELASTIC_WORKER_IDENTICAL", "1")
-    if store_address is None and args.nnodes.split(":")[-1] != "1":
-        store_address = args.rdzv_endpoint
-        if not store_address:
-            parser.error(f"several nodes need the address of a store: set {Env.STORE} or --rdzv-endpoint")
-    if store_address is None:
-        server = listen("127.0.0.1", 0)
-        store_address = f"127.0.0.1:{server.port}"
-        _kept_alive.append(server)
-    os.environ[Env.STORE] = args.rdzv_endpoint = store_address
-    config, command, command_args = config_from_args(args)
-    conf = RENDEZVOUS_DEFAULTS | config.rdzv_configs
-    # Ranks are subprocesses, whose handlers torch wants to install in the main thread; the signals are ours.
-    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
+    try:
+        settings = Settings.from_environment()
+        address(store)
+        config, command, rest = config_from_args(args)
+    except (AssertionError, ValueError) as error:
+        parser.error(str(error))
+    os.environ[Env.STORE] = store
+    shim = ("-I", "-S", "-c", _START, str(os.getpid()), cast(str, command), *rest)
+    return Launch(settings, config, shim, store, server)
 
+
+def _connect(launch: Launch, notice: threading.Event) -> tuple[Pulse, Node]:
+    """Reach the store, for as long as that may take, and make the node."""
+    config, settings = launch.config, launch.settings
+    # torch would handle signals in the main thread, where we do, and warns that it cannot in this one.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
+    conf = RENDEZVOUS_DEFAULTS | config.rdzv_configs
     parameters = RendezvousParameters(
-        "c10d", store_address, run_id, config.min_nodes, config.max_nodes, config.local_addr, **conf
+        "c10d", launch.store, config.run_id, config.min_nodes, config.max_nodes, config.local_addr, **conf
     )
-    patience = float(conf.get("connect_timeout", 300))
-    store = connect(store_address, float(conf["read_timeout"]), patience)
+    store = connect(launch.store, float(conf["read_timeout"]), float(conf["connect_timeout"]))
     handler = Rendezvous.create(store, parameters, notice.is_set)
-    pulse = Pulse(connect(store_address, BEAT_TIMEOUT), run_id, settings.node, settings.peer_timeout)
+    pulse = Pulse(
+        connect(launch.store, BEAT_TIMEOUT, 30.0), config.run_id, settings.node, settings.peer_timeout
+    )
     pulse.start()
-    shim = ["-I", "-S", "-c", _START, str(os.getpid()), command, *command_args]
     spec = WorkerSpec(
         role=config.role,
         local_world_size=config.nproc_per_node,
         entrypoint=sys.executable,
-        args=tuple(shim),
+        args=launch.command,
         rdzv_handler=handler,
         max_restarts=config.max_restarts,
         monitor_interval=config.monitor_interval,
@@ -1362,21 +1395,17 @@ def _assemble(
         start_method=config.start_method,
         log_line_prefix_template=config.log_line_prefix_template,
     )
-    return node, pulse
+    return pulse, node
 
 
-_kept_alive: list[TCPStore] = []
-"""The server of a store lives as long as its object."""
-
-
-def _leave_record(last: Ending, settings: Settings) -> None:
-    if settings.termination_log is None:
+def _leave_record(last: Ending, node: str, file: str | None) -> None:
+    if file is None:
         return
     try:
         # The kubelet's file exists already and cannot be replaced, only written.
-        Path(settings.termination_log).write_text(last.record().to_json())
+        Path(file).write_text(last.record().to_json())
     except OSError as error:
-        say(settings.node, f"cannot write {settings.termination_log}: {error.strerror}")
+        say(node, f"cannot write {file}: {error.strerror}")
 
 
 def store(arguments: Sequence[str]) -> int:
