@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ PEAK = 0.9
 SILENCE = 1e-3
 """What never gets louder is dither, not music, and is not amplified; as a share of full scale."""
 
-FLUIDSYNTH_SECONDS = 300
+RENDER_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -121,25 +122,32 @@ def _with_tail(score: Any) -> Any:
 def _fluidsynth(font: Path, midi: Path, wav: Path) -> None:
     command = ["fluidsynth", "-n", "-i", "-q", "-r", "44100", "-F", str(wav), str(font), str(midi)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FLUIDSYNTH_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RENDER_SECONDS)
     except subprocess.TimeoutExpired:
-        raise MissingError(f"fluidsynth did not end within {FLUIDSYNTH_SECONDS} s") from None
+        raise MissingError(f"fluidsynth did not end within {RENDER_SECONDS} s") from None
     said = (done.stderr or done.stdout).strip().splitlines()
     # With a font that it cannot read it goes on with one of its own choice, or without sound.
     if done.returncode or not wav.is_file() or any("not a SoundFont" in line for line in said):
         raise MissingError(f"fluidsynth failed: {said[-1] if said else f'exit code {done.returncode}'}")
 
 
-def _midirenderer(font: Path, midi: Path, wav: Path) -> None:
-    import midirenderer
+_MIDIRENDERER = (
+    "import midirenderer, pathlib, sys; font, midi, wav = map(pathlib.Path, sys.argv[1:]); "
+    "wav.write_bytes(midirenderer.render_wave_from(font.read_bytes(), midi.read_bytes()))"
+)
 
+
+def _midirenderer(font: Path, midi: Path, wav: Path) -> None:
+    # In a process of its own: it holds the interpreter while it renders, for seconds with a long piece, in
+    # which a training rank could not beat and would count as hung.
+    command = [sys.executable, "-c", _MIDIRENDERER, str(font), str(midi), str(wav)]
     try:
-        wav.write_bytes(midirenderer.render_wave_from(font.read_bytes(), midi.read_bytes()))
-    except BaseException as error:
-        # A panic of its Rust code is no Exception.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise MissingError(f"midirenderer with {font}: {error}") from None
-        raise
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RENDER_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise MissingError(f"midirenderer did not end within {RENDER_SECONDS} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MissingError(f"midirenderer with {font}: {said[-1]}")
 
 
 def _level(raw: Path, path: Path) -> None:
