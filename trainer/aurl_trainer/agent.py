@@ -9,7 +9,7 @@ takes SIGTERM as a preemption notice; notices peers that are powered off or froz
 and closes the rendezvous only at success or at a final error. `store` hosts the store for rendezvous and
 beats. Standard library, torch and the contract only, in one file, because it is also mounted alone into
 images that have nothing of ours. Not here: budgets and backoff, which are the operator's; the rank's side of
-the beats (engine/heartbeat.py).
+the beats (engine/survival/heartbeat.py).
 
 Sections: beats (shared with the rank's side), blame, processes, rendezvous, pulse, node, command line.
 """

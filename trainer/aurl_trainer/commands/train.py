@@ -1,6 +1,6 @@
 """`python -m aurl_trainer train`: one rank of a training run, put together from the experiment.
 
-Here: which parts stand where. Not here: the loop (engine/trainer.py) and how a rank ends (engine/exits.py).
+Here: which parts stand where. Not here: the loop (engine/trainer.py) and how a rank ends (engine/survival/exits.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aurl_trainer.contract import Env, Phase, RunFile
 
 if TYPE_CHECKING:
     from aurl_trainer.config.experiment import Experiment
-    from aurl_trainer.engine.heartbeat import Heartbeat
+    from aurl_trainer.engine.survival.heartbeat import Heartbeat
 
 
 def train(
@@ -30,8 +30,8 @@ def train(
 
     python -m aurl_trainer train quick_test
     """
-    from aurl_trainer.engine.exits import run_rank
-    from aurl_trainer.engine.heartbeat import Heartbeat
+    from aurl_trainer.engine.survival.exits import run_rank
+    from aurl_trainer.engine.survival.heartbeat import Heartbeat
 
     beats = Heartbeat.from_environment()
     beats.start()
@@ -58,9 +58,9 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.data.dataset import LazyMidiDataset
     from aurl_trainer.data.prepared import prepare
     from aurl_trainer.engine.parallel import World
-    from aurl_trainer.engine.preemption import Notice
     from aurl_trainer.engine.randomness import make_deterministic, seed_all
     from aurl_trainer.engine.runtime import Runtime
+    from aurl_trainer.engine.survival.preemption import Notice
     from aurl_trainer.engine.trainer import AdvancedTrainer
     from aurl_trainer.losses.framework import ComprehensiveLossFramework
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN

@@ -1,7 +1,7 @@
 """The world a rank trains in: who it is, its device, its process group, the model spread over it.
 
 Here: what torchrun's environment says, gloo or nccl, DDP, and the one small reduction at each step's end.
-Not here: what the ranks agree on (preemption.py) and what they do (trainer.py).
+Not here: what the ranks agree on (survival/preemption.py) and what they do (trainer.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What surrounds the loop: the world, beats, records, progress, checkpoints, sampling. All of it optional.
 
 Here: the few methods the loop needs of each, and stand-ins that do nothing, so that a notebook can train
-with a model, a loss and a data set alone. Not here: the real ones (heartbeat.py, `monitor/`, `checkpoint/`).
+with a model, a loss and a data set alone. Not here: the real ones (survival/, `monitor/`, `checkpoint/`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from aurl_trainer.contract import Phase, Progress
 from aurl_trainer.engine.parallel import World
-from aurl_trainer.engine.preemption import Notice
+from aurl_trainer.engine.survival.preemption import Notice
 
 
 class Beats(Protocol):

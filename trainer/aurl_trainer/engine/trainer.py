@@ -20,11 +20,11 @@ from aurl_trainer.engine.evaluation import Evaluation, evaluate
 from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import bare
 from aurl_trainer.engine.precision import Precision
-from aurl_trainer.engine.preemption import Decision, decide
 from aurl_trainer.engine.randomness import make_deterministic
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.saving import Position, RunState
 from aurl_trainer.engine.step import StepResult, TrainingStep
+from aurl_trainer.engine.survival.preemption import Decision, decide
 from aurl_trainer.errors import CheckpointError, FencedError, LeaveError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 

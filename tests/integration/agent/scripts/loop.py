@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 
 from aurl_trainer.contract import Env, ExitCode, Phase
-from aurl_trainer.engine.exits import run_rank
-from aurl_trainer.engine.heartbeat import Heartbeat
-from aurl_trainer.engine.preemption import Notice
+from aurl_trainer.engine.survival.exits import run_rank
+from aurl_trainer.engine.survival.heartbeat import Heartbeat
+from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.errors import ConfigError, LeaveError
 
 NODE = os.environ[Env.NODE]

@@ -106,7 +106,7 @@ def test_validate_says_what_a_good_job_does(here: Path, capsys: pytest.CaptureFi
     (here / "job.yaml").write_text(HEAD + "  nodes: 2\n  procsPerNode: 2\n  training: {preset: quick_test}\n")
     assert cli.main(["validate", "job.yaml"]) == 0
     out = capsys.readouterr().out
-    assert out == "job.yaml is valid: tiny trains 200 steps of 16 samples on 2 nodes of 2 ranks\n"
+    assert out == "job.yaml is valid: tiny trains 400 steps of 8 samples on 2 nodes of 2 ranks\n"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def test_rate_rises_to_the_peak_and_falls_to_the_final_fraction() -> None:
     rates = [learning_rate(CONFIG, step, 110) for step in range(111)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == pytest.approx(1.0)
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[60] == pytest.approx(0.55), "half way down the cosine lies half way between peak and end"
     assert rates[110] == pytest.approx(0.1)
 

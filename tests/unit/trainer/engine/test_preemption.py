@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from aurl_trainer.engine.preemption import Decision, Notice, decide
+from aurl_trainer.engine.survival.preemption import Decision, Notice, decide
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch
 
 from aurl_trainer.agent import peers_fault
 from aurl_trainer.contract import Cause, Env, ExitCode, RankFailure
-from aurl_trainer.engine.heartbeat import Heartbeat
+from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, LeaveError
 
 PEER_EVIDENCE_SECONDS = 15.0
