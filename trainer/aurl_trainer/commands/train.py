@@ -1,6 +1,6 @@
 """`python -m aurl_trainer train`: one rank of a training run, put together from the experiment.
 
-Here: which parts stand where. Not here: the loop (engine/trainer.py) and how a rank ends (engine/survival/exits.py).
+Here: which parts stand where. Not here: the loop (engine/trainer.py), how a rank ends (engine/survival/).
 """
 
 from __future__ import annotations
