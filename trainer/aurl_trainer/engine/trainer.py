@@ -125,7 +125,7 @@ class AdvancedTrainer:
                 self._save(position)
                 self._update(position, Phase.SAVE)
             if not last and _due(experiment.samples.every, position.step):
-                self._sample(position.step)
+                self._sample(position)
         return self._finish(position)
 
     def _started(self, position: Position) -> None:
@@ -171,28 +171,38 @@ class AdvancedTrainer:
                     f"step {at.step}/{steps}  loss {loss:.4f}  lr {result.learning_rate:.2e}  "
                     f"{speed.tokens:,.0f} tokens/s  {speed.seconds * (steps - at.step):,.0f} s to go"
                 )
-        self._progress = Progress(
-            rank=self._runtime.world.rank,
-            world=self._runtime.world.size,
-            generation=self._state.generation,
-            phase=Phase.STEP,
-            step=at.step,
-            total_steps=steps,
-            at=time.time(),
+        self._progress = replace(
+            self._standing(at, Phase.STEP),
             loss=loss,
-            val_loss=at.val_nll,
             learning_rate=result.learning_rate,
             tokens_per_second=speed.tokens,
             eta_seconds=speed.seconds * (steps - at.step),
+        )
+        runtime.progress.update(self._progress)
+
+    def _standing(self, at: Position, phase: Phase) -> Progress:
+        return Progress(
+            rank=self._runtime.world.rank,
+            world=self._runtime.world.size,
+            generation=self._state.generation,
+            phase=phase,
+            step=at.step,
+            total_steps=self._state.experiment.engine.steps,
+            at=time.time(),
+            val_loss=at.val_nll,
             productive_seconds=at.productive_seconds,
             resumed_from=self._state.resumed_from,
             last_durable_step=self._durable,
             warnings=self._warnings[-5:],
         )
-        runtime.progress.update(self._progress)
+
+    def _enter(self, at: Position, phase: Phase) -> None:
+        """Tell peers and whoever asks for progress, before it begins: each phase has a limit of its own."""
+        self._runtime.beats.phase(phase, at.step)
+        self._update(at, phase)
 
     def _update(self, at: Position, phase: Phase) -> None:
-        """Tell what an evaluation or a save has changed since the step."""
+        """Tell what has changed since the step."""
         if self._progress is not None:
             self._progress = replace(
                 self._progress,
@@ -208,13 +218,13 @@ class AdvancedTrainer:
         """The position with its validation NLL, and whether that is the best so far."""
         if self._validation is None or len(self._validation) == 0:
             return position, False
-        return position.evaluated(self._validate(position.step, count).nll)
+        return position.evaluated(self._validate(position, count).nll)
 
-    def _validate(self, step: int, count: int | None) -> Evaluation:
+    def _validate(self, position: Position, count: int | None) -> Evaluation:
         if self._validation is None:
             raise RuntimeError("no validation data was given")
-        began = time.perf_counter()
-        self._runtime.beats.phase(Phase.EVALUATE, step)
+        began, step = time.perf_counter(), position.step
+        self._enter(position, Phase.EVALUATE)
         batch = self._state.experiment.engine.batch
         result = evaluate(
             bare(self._model),
@@ -237,7 +247,7 @@ class AdvancedTrainer:
         """Save; a failure is reported and training goes on with the older checkpoint in place."""
         if self._checkpointer is None:
             return
-        self._runtime.beats.phase(Phase.SAVE, position.step)
+        self._enter(position, Phase.SAVE)
         first = self._runtime.world.rank == 0
         try:
             saved = self._state.save(position)
@@ -264,10 +274,11 @@ class AdvancedTrainer:
         self._say(f"step {step}: {reason}, last saved step {self._durable}")
         raise LeaveError(ExitCode.PREEMPTED if leaving else ExitCode.REJOIN, reason)
 
-    def _sample(self, step: int) -> None:
+    def _sample(self, position: Position) -> None:
         if self._runtime.sample is None or self._runtime.world.rank != 0:
             return
-        self._runtime.beats.phase(Phase.EVALUATE, step)
+        self._enter(position, Phase.EVALUATE)
+        step = position.step
         files = self._runtime.sample(step)
         if files:
             self._records.write("samples", step=step, files=files)
@@ -276,10 +287,12 @@ class AdvancedTrainer:
     def _finish(self, position: Position) -> Outcome:
         """Validate on everything that is held out, and sample; also after a resume at the last step."""
         evaluation = None
+        # A run that was resumed at its last step has told nothing yet.
+        self._progress = self._progress or self._standing(position, Phase.LOAD)
         if self._validation is not None and len(self._validation):
-            evaluation = self._validate(position.step, None)
-        self._sample(position.step)
-        self._runtime.beats.phase(Phase.END, position.step)
+            evaluation = self._validate(position, None)
+        self._sample(position)
+        self._enter(position, Phase.END)
         self._runtime.world.barrier()
         return Outcome(position.step, evaluation)
 

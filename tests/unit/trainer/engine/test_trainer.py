@@ -216,3 +216,28 @@ def test_progress_tells_of_the_last_evaluation_and_save(tmp_path: Path) -> None:
     run(str(tmp_path), watch)
     assert watch.progress[-1].last_durable_step == STEPS
     assert watch.progress[-1].val_loss == watch.of("evaluation")[-2]["val_loss"]
+
+
+def test_progress_names_the_phase_before_it_begins(tmp_path: Path) -> None:
+    class Asking(Watch):
+        """Reads what progress says in the middle of each evaluation and save, as the operator may."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: set[tuple[Phase, str]] = set()
+
+        def write(self, kind: str, **fields: Any) -> None:
+            super().write(kind, **fields)
+            if kind in ("evaluation", "save"):
+                self.told.add((self.phases[-1], self.progress[-1].phase))
+
+    watch = Asking()
+    run(str(tmp_path), watch)
+    assert watch.told == {(Phase.EVALUATE, "evaluate"), (Phase.SAVE, "save")}, (
+        "a long evaluation must be judged by its own limit, not by that of a step"
+    )
+    assert watch.progress[-1].phase == Phase.END
+    again = Watch()
+    run(str(tmp_path), again)
+    assert [p.phase for p in again.progress] == [Phase.EVALUATE, Phase.END], "also when no step is left"
+    assert again.progress[-1].step == STEPS
