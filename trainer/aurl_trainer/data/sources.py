@@ -21,6 +21,7 @@ from aurl_trainer.config.data import SourceConfig
 from aurl_trainer.data.chorales import chorales, edition
 from aurl_trainer.data.readers import Task
 from aurl_trainer.errors import DataError, MissingError
+from aurl_trainer.store.location import shown
 
 _ENDINGS = {".mid", ".midi"}
 _AT_ONCE = 64
@@ -69,7 +70,7 @@ def list_source(config: SourceConfig, cache: Path) -> Listing:
     found, others = _find(config.midi)
     if not found:
         also = f" (it has {others} files of other kinds)" if others else ""
-        raise DataError(f"data.source.midi: no .mid or .midi file in {config.midi}{also}")
+        raise DataError(f"data.source.midi: no .mid or .midi file in {shown(config.midi)}{also}")
     labels, warnings = ({}, []) if config.labels is None else _labels(config.labels, {s.name for s in found})
     labelled = frozenset().union(*(row.keys() for row in labels.values())) if labels else frozenset()
     sources = tuple(
@@ -130,9 +131,9 @@ def _open(url: str, name: str) -> tuple[Any, str]:
     try:
         system, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
-        raise MissingError(f"{name}: {url} needs a package: {_first_line(error)}") from None
+        raise MissingError(f"{name}: {shown(url)} needs a package: {_first_line(error)}") from None
     except ValueError as error:
-        raise DataError(f"{name}: {url}: {_first_line(error)}") from None
+        raise DataError(f"{name}: {shown(url)}: {_first_line(error)}") from None
     return system, str(path)
 
 
@@ -141,14 +142,16 @@ def _find(url: str) -> tuple[list[Source], int]:
     system, root = _open(url, "data.source.midi")
     try:
         if system.isfile(root):
-            raise DataError(f"data.source.midi: {url} is a file; name the folder that holds the MIDI files")
+            raise DataError(
+                f"data.source.midi: {shown(url)} is a file; name the folder that holds the MIDI files"
+            )
         if not system.exists(root):
-            raise DataError(f"data.source.midi: there is no folder {url}")
+            raise DataError(f"data.source.midi: there is no folder {shown(url)}")
         files: dict[str, dict[str, Any]] = system.find(root, detail=True)
     except DataError:
         raise
     except Exception as error:  # each storage has errors of its own
-        raise DataError(f"data.source.midi: {url} cannot be listed: {_first_line(error)}") from None
+        raise DataError(f"data.source.midi: {shown(url)} cannot be listed: {_first_line(error)}") from None
     found = []
     for path, info in files.items():
         if PurePosixPath(path).suffix.lower() in _ENDINGS:
@@ -204,7 +207,7 @@ def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path) -> s
 
 def _labels(url: str, names: set[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Labels by file, and warnings. Raises DataError for a CSV that cannot be used."""
-    where = f"data.source.labels: {url}"
+    where = f"data.source.labels: {shown(url)}"
     system, path = _open(url, "data.source.labels")
     try:
         text = system.cat_file(path).decode("utf-8-sig")
@@ -233,7 +236,7 @@ def _labels(url: str, names: set[str]) -> tuple[dict[str, dict[str, str]], list[
             f"{where} names none of the MIDI files: it says {example!r}, the folder has {min(names)!r}; "
             "'file' is the path below data.source.midi"
         )
-    warnings = [f"{len(labels) - matched} rows of {url} name no file"] if matched < len(labels) else []
+    warnings = [f"{len(labels) - matched} rows of {shown(url)} name no file"] if matched < len(labels) else []
     return {name: row for name, row in labels.items() if name in names}, warnings
 
 

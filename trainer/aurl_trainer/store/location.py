@@ -28,8 +28,8 @@ PARTIAL = ".partial"
 
 
 def shown(uri: str) -> str:
-    """`uri` for messages: without the user and password that some protocols carry."""
-    return re.sub(r"//[^/@:]*:[^/@]*@", "//***@", uri)
+    """`uri`, or a text with some in it, without the user and password that some protocols carry."""
+    return re.sub(r"//[^/@:\s]*:[^/@\s]*@", "//***@", uri)
 
 
 def reason(error: BaseException) -> str:

@@ -173,6 +173,15 @@ def test_names_and_messages_are_text_and_never_markup(tmp_path: Path) -> None:
     assert "{{ 7 * 7 }}" in found.words and "passwd" not in found.html
 
 
+def test_passwords_in_urls_stay_out(tmp_path: Path) -> None:
+    folder = rehearsed(tmp_path).folder
+    job = {"spec": {"training": {"preset": "x"}, "checkpoint": {"uri": "sftp://me:hunter2@host/run"}}}
+    (folder / "job.yaml").write_text(json.dumps(job, indent=1))
+    found = page(folder)
+    assert "sftp://***@host/run" in found.words
+    assert "hunter2" not in found.html
+
+
 def test_a_run_that_is_going_on(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.ledger("phase", phase="Running")

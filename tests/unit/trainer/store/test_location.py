@@ -158,6 +158,8 @@ def test_urls_are_shown_without_secrets() -> None:
     assert shown("ftp://me:pass@host/x") == "ftp://***@host/x"
     assert shown("abfs://container@account.dfs.core.windows.net/x").startswith("abfs://container@")
     assert shown("/plain/path") == "/plain/path"
+    assert shown("a: s3://b/x\nb: 'sftp://me:pass@h/y'\n") == "a: s3://b/x\nb: 'sftp://***@h/y'\n"
+    assert shown("http://host\nname: a@b\n") == "http://host\nname: a@b\n", "a URL ends with its line"
 
 
 def test_the_store_needs_no_torch() -> None:

@@ -15,6 +15,7 @@ import yaml
 from aurl_trainer.contract import LedgerEntry, RecordError, RunFile
 from aurl_trainer.errors import MissingError
 from aurl_trainer.monitor.records import read_records
+from aurl_trainer.store.location import shown
 
 Record = dict[str, Any]
 
@@ -26,6 +27,7 @@ class Run:
     folder: Path
     name: str
     job_text: str = ""
+    """Of job.yaml, without passwords in URLs: reports are sent to others."""
     job: dict[str, Any] = field(default_factory=dict)
     ledger: tuple[LedgerEntry, ...] = ()
     records: tuple[Record, ...] = ()
@@ -69,7 +71,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         name=str(name or folder.resolve().name),
-        job_text=text,
+        job_text=shown(text),
         job=job,
         ledger=tuple(sorted(_ledger(folder / RunFile.LEDGER), key=lambda e: e.at)),
         records=tuple(read_records(folder / RunFile.RECORDS)),
