@@ -71,7 +71,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.music.sampled import sample_pieces
 
     experiment = _experiment(config)
-    notice = Notice().listen()
+    notice = Notice(float(os.environ.get(Env.GRACE_SECONDS, "inf"))).listen()
     run_dir = Path(os.environ.get(Env.RUN_DIR, "."))
     make_deterministic(experiment.engine.deterministic)
     if experiment.engine.threads is not None:

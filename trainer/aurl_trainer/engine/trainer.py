@@ -62,6 +62,7 @@ class AdvancedTrainer:
         self._checkpointer = checkpointer
         self._warnings: list[str] = []
         self._durable: int | None = None
+        self._save_seconds = 0.0
         self._experiment: Experiment | None = None
         self._progress: Progress | None = None
 
@@ -106,17 +107,26 @@ class AdvancedTrainer:
             runtime.beats.phase(Phase.STEP, position.step)
             result = self._step.run(position.step, runtime.beats.phase)
             # One reduction for the loss and for what the ranks must agree on.
-            loss, notices, regroups = runtime.world.sum(
-                [result.loss, float(runtime.notice.given), float(runtime.beats.regroup_requested)]
+            notice = runtime.notice
+            loss, notices, regroups, hurried = runtime.world.sum(
+                [
+                    result.loss,
+                    float(notice.given),
+                    float(runtime.beats.regroup_requested),
+                    float(not notice.allows(self._save_seconds)),
+                ]
             )
             seconds = time.perf_counter() - began
             position = position.stepped(seconds, result.tokens)
             speed.add(result.tokens, seconds)
             self._record_step(position, result, loss, seconds, speed)
-            decision = decide(runtime.notice.given, notices, regroups)
+            decision = decide(notice.given, notices, regroups)
             last, best = position.step == steps, False
             if decision is not Decision.GO_ON and not last:
-                self._save(position)
+                if hurried:
+                    self._say(f"no time to save: the last save took {self._save_seconds:.0f} s")
+                else:
+                    self._save(position)
                 self._leave(decision, position.step)
             if last or _due(experiment.monitor.evaluate_every, position.step):
                 position, best = self._evaluate(position, experiment.monitor.evaluate_samples)
@@ -261,7 +271,7 @@ class AdvancedTrainer:
                 )
                 self._say(f"warning: step {position.step} was not saved: {error}; training goes on")
             return
-        self._durable = saved.step
+        self._durable, self._save_seconds = saved.step, saved.seconds
         if first:
             self._records.write(
                 "save", step=saved.step, seconds=saved.seconds, bytes=saved.bytes, ok=True, message=saved.name

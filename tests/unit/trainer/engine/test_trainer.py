@@ -21,6 +21,7 @@ from aurl_trainer.config.monitor import MonitorConfig, SamplesConfig
 from aurl_trainer.contract import ExitCode, Phase, Progress
 from aurl_trainer.engine.randomness import seed_all
 from aurl_trainer.engine.runtime import Runtime
+from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
 from aurl_trainer.errors import LeaveError, RefusedError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
@@ -52,14 +53,22 @@ def make_experiment(**engine: Any) -> Experiment:
 class Watch:
     """Takes the runtime's place: keeps what the loop tells, and asks it to leave after a step."""
 
-    def __init__(self, leave_after: int | None = None, regroup: bool = False) -> None:
+    def __init__(
+        self, leave_after: int | None = None, regroup: bool = False, notice: Notice | None = None
+    ) -> None:
         self.records: list[dict[str, Any]] = []
         self.said: list[str] = []
         self.phases: list[Phase] = []
         self.progress: list[Progress] = []
         self.generation = 0
         self._leave_after, self._regroup = leave_after, regroup
-        self.runtime = Runtime(beats=self, open_records=self.open, progress=self, say=self.said.append)
+        self.runtime = Runtime(
+            beats=self,
+            open_records=self.open,
+            progress=self,
+            notice=notice or Notice(),
+            say=self.said.append,
+        )
 
     def open(self, generation: int) -> Watch:
         self.generation = generation
@@ -165,6 +174,28 @@ def test_leaving_after_a_notice_or_for_a_new_world_loses_no_step(
     assert second.of("start")[0]["resumed_from"] == last["step"]
     assert second.generation == first.generation + 1
     assert losses(first) | losses(second) == losses(calm), "every step has the same loss, to the bit"
+    assert torch.equal(weights, expected)
+
+
+def test_a_notice_without_the_time_to_save_costs_the_steps_since_the_last_one(tmp_path: Path) -> None:
+    calm = Watch()
+    _, expected = run(str(tmp_path / "calm"), calm)
+
+    class Short(Notice):
+        def allows(self, seconds: float) -> bool:
+            return not self.given
+
+    first = Watch(leave_after=5, notice=Short())
+    with pytest.raises(LeaveError):
+        run(str(tmp_path / "left"), first)
+    before = [r["step"] for r in first.of("save")]
+    assert before[-1] < max(losses(first)), "a save that cannot end in time is not begun"
+    assert any("no time to save" in line for line in first.said)
+
+    second = Watch()
+    _, weights = run(str(tmp_path / "left"), second)
+    assert second.of("start")[0]["resumed_from"] == before[-1]
+    assert losses(first) | losses(second) == losses(calm)
     assert torch.equal(weights, expected)
 
 

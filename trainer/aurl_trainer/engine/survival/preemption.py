@@ -6,9 +6,14 @@ save itself and the reduction (trainer.py, parallel.py).
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from enum import Enum
 from types import FrameType
+
+EXIT_SECONDS = 2.0
+"""Kept of the time after a notice for leaving itself."""
 
 
 class Decision(Enum):
@@ -22,17 +27,25 @@ class Decision(Enum):
 
 
 class Notice:
-    """Whether this rank has been told to leave."""
+    """Whether this rank has been told to leave, and how long it may take: `grace` seconds from then."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = math.inf) -> None:
         self.given = False
+        self._grace = grace
+        self._until = math.inf
 
     def listen(self) -> Notice:
         """Set the flag on SIGTERM, from now on. Main thread only."""
         signal.signal(signal.SIGTERM, self._set)
         return self
 
+    def allows(self, seconds: float) -> bool:
+        """Whether something that takes `seconds` ends before this rank is killed."""
+        return time.monotonic() + seconds + EXIT_SECONDS <= self._until
+
     def _set(self, number: int, frame: FrameType | None) -> None:
+        if not self.given:
+            self._until = time.monotonic() + self._grace
         self.given = True
 
 
