@@ -46,15 +46,32 @@ def test_importing_leaves_torch_out(module: str) -> None:
     assert done.stdout.strip() == "False", f"importing {module} loads torch"
 
 
-@pytest.mark.parametrize("name", ["contract.py", "agent.py"])
+AGENT = sorted(f"agent/{p.name}" for p in (ROOT / "trainer/aurl_trainer/agent").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", ["contract.py", *AGENT])
 def test_files_that_travel_alone_import_little(name: str) -> None:
-    allowed = set(sys.stdlib_module_names) | {"__future__"}
-    if name == "agent.py":
-        allowed |= {"torch", "aurl_trainer"}
     tree = ast.parse((ROOT / "trainer/aurl_trainer" / name).read_text())
-    found = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names} | {
-        n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)
-    }
+    found = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: line {node.lineno}: relative imports hide what is imported"
+            module = str(node.module)
+            # `from package import name` may import a module of that name.
+            found |= {f"{module}.{a.name}" for a in node.names} if module == "aurl_trainer" else {module}
+    allowed = set(sys.stdlib_module_names)
+    if name != "contract.py":
+        allowed |= {"torch", "aurl_trainer"}
     assert {m for m in found if m.split(".")[0] not in allowed} == set()
     ours = {m for m in found if m.startswith("aurl_trainer")}
-    assert ours <= {"aurl_trainer.contract"}
+    assert {
+        m for m in ours if m != "aurl_trainer.contract" and not m.startswith("aurl_trainer.agent.")
+    } == set()
+
+
+def test_the_agent_is_a_flat_folder() -> None:
+    """A ConfigMap holds files, no folders."""
+    folder = ROOT / "trainer/aurl_trainer/agent"
+    assert "agent/__main__.py" in AGENT
+    inner = [p.name for p in folder.iterdir() if p.is_dir() and p.name != "__pycache__"]
+    assert inner == [], f"{inner} cannot be mounted with the rest of agent/"

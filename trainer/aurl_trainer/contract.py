@@ -2,7 +2,7 @@
 
 Here: names and plain records with their JSON form, versioned by `VERSION`. Not here: any behaviour; who
 acts on a record (the operator's core, the agent, the training loop) lives in its own room.
-Standard library only: the agent is one file that runs in images that have nothing of ours.
+Standard library only: the agent takes it along into images that have nothing else of ours.
 """
 
 from __future__ import annotations

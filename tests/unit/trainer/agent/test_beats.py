@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from aurl_trainer.agent import AwakeClock, Beat, Seen, State, Watch, departed, hang_limits, late, trouble
+from aurl_trainer.agent.beats import (
+    AwakeClock,
+    Beat,
+    Seen,
+    State,
+    Watch,
+    departed,
+    hang_limits,
+    late,
+    trouble,
+)
 from aurl_trainer.contract import DEFAULT_HANG_LIMITS, Phase
 
 LIMITS = dict.fromkeys(Phase, 10.0) | {Phase.EVALUATE: 100.0}

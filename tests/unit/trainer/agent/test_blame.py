@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aurl_trainer.agent import Fault, RankEnd, blame, main_thread_stack, oom_kills, rank_end, to_blame
+from aurl_trainer.agent.blame import Fault, RankEnd, blame, main_thread_stack, rank_end, to_blame
+from aurl_trainer.agent.processes import oom_kills
 from aurl_trainer.contract import Cause, ExitCode, RankFailure
 
 GLOO = "RuntimeError: [gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:29"

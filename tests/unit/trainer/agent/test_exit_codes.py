@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aurl_trainer.agent import RankEnd, ending, rank_end
+from aurl_trainer.agent.blame import RankEnd, ending, rank_end
 from aurl_trainer.contract import Cause, ExitCode, RankFailure
 
 

@@ -1,6 +1,6 @@
 """How a rank ends: every exception becomes an exit code and a record that its agent understands.
 
-Not here: what the agent makes of it (agent.py).
+Not here: what the agent makes of it (agent/blame.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import torch
 
-from aurl_trainer.agent import peers_fault
+from aurl_trainer.agent.blame import peers_fault
 from aurl_trainer.contract import Cause, Env, ExitCode, RankFailure
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, LeaveError

@@ -1,8 +1,8 @@
 """The rank's side of the beats: a thread that says where this rank is, and leaves when the world is broken.
 
 Here: when a rank gives itself up, because a peer is gone (exit code REJOIN) or because it is itself the one
-that did not arrive (HANG). Not here: what beats are and how they are judged, and what the agent makes of a
-rank that does not beat (agent.py); what the loop does when it has to regroup (trainer.py).
+that did not arrive (HANG). Not here: what beats are and how they are judged (agent/beats.py); what the agent
+makes of a rank that does not beat (agent/node.py); what the loop does when it has to regroup (trainer.py).
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ from typing import IO, NoReturn, Self
 
 from torch.distributed import DistStoreError
 
-from aurl_trainer.agent import (
-    BEAT_TIMEOUT,
+from aurl_trainer.agent.beats import (
     PEER_TIMEOUT,
     SUSPICION,
     AwakeClock,
     Beat,
-    Board,
     Seen,
     State,
-    connect,
     departed,
     hang_limits,
     late,
-    main_thread_stack,
     rank_name,
     trouble,
 )
+from aurl_trainer.agent.blame import main_thread_stack
+from aurl_trainer.agent.board import BEAT_TIMEOUT, Board, connect
 from aurl_trainer.contract import Cause, Env, ExitCode, Phase, RankFailure
 
 _ABANDONED = 3.0

@@ -1,0 +1,346 @@
+"""The life of one node: world after world, until it has a reason to end.
+
+It joins a rendezvous, lets torch start the ranks, and decides what an end, a notice or trouble elsewhere
+means: the next world, or this node's own end. Not here: whose fault an end is (blame.py), what is known of
+the other nodes (pulse.py), the ranks' processes (ranks.py), budgets and backoff (the operator's).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from torch.distributed import DistNetworkError, DistStoreError
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec, WorkerState
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousGracefulExitError,
+)
+
+from aurl_trainer.agent.beats import PEER_TIMEOUT, State, hang_limits, missing
+from aurl_trainer.agent.blame import (
+    ALL_WELL,
+    Ending,
+    Fault,
+    RankEnd,
+    agent_failed,
+    ending,
+    how_it_ended,
+    last_line,
+    main_thread_stack,
+    to_blame,
+)
+from aurl_trainer.agent.processes import oom_kills, start_guard
+from aurl_trainer.agent.pulse import News, Pulse
+from aurl_trainer.agent.ranks import Ranks
+from aurl_trainer.agent.rendezvous import Noticed, Rendezvous
+from aurl_trainer.contract import Cause, Env, ExitCode, Phase, Termination
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says. Seconds throughout."""
+
+    node: str
+    grace: float
+    peer_timeout: float
+    limits: Mapping[Phase, float]
+    termination_log: str | None
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """Read AURL_*. Raises ValueError."""
+        return cls(
+            node=env.get(Env.NODE) or socket.gethostname(),
+            grace=float(env.get(Env.GRACE_SECONDS, "30")),
+            peer_timeout=float(env.get(Env.PEER_TIMEOUT, str(PEER_TIMEOUT))),
+            limits=hang_limits(env.get(Env.HANG_LIMITS)),
+            termination_log=env.get(Env.TERMINATION_LOG),
+        )
+
+    @property
+    def notice(self) -> float:
+        """How long ranks may take after a notice: the agent needs the last of the grace for its record."""
+        return max(self.grace - 3.0, 0.8 * self.grace)
+
+
+_STOP_SECONDS = 5.0
+"""How long ranks of a broken world may take to die of SIGTERM."""
+
+_AGREED_SECONDS = 30.0
+"""How long the other ranks of a node may take to leave after the first has left in agreement."""
+
+
+class Node(Ranks):
+    """One node's life, in place of the one that torch's agent would live."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        handler: Rendezvous,
+        settings: Settings,
+        pulse: Pulse,
+        notice: threading.Event,
+        **rest: Any,
+    ) -> None:
+        super().__init__(spec, **rest)
+        self._rendezvous_handler = handler
+        self._settings, self._pulse, self._notice = settings, pulse, notice
+        self._rounds = 0
+        self.done = False
+        """All own ranks ended well and that was the end of the run: nothing may spoil it any more."""
+
+    def run(self, role: str = "") -> RunResult:
+        """Not torch's: see `live`."""
+        raise NotImplementedError
+
+    def live(self) -> Ending:
+        """World after world, until this node has a reason to end. Never raises."""
+        try:
+            result = None
+            while result is None:
+                try:
+                    self._form()
+                    result = self._watch()
+                except DistStoreError as error:
+                    self._say(f"the world did not form: {last_line(str(error))}")
+                finally:
+                    self.clear()
+            if result.cause in (Cause.SUCCEEDED, Cause.FINAL_ERROR):
+                self._close(result)
+            else:
+                self._rendezvous_handler.leave()
+            return result
+        except Noticed:
+            with contextlib.suppress(Exception):
+                self._rendezvous_handler.leave()
+            return ending(Cause.PREEMPTED, "told to leave before its ranks ran")
+        except (RendezvousClosedError, RendezvousGracefulExitError):
+            return self._closed()
+        except (RendezvousConnectionError, DistNetworkError) as error:
+            if self.done:
+                return ending(Cause.SUCCEEDED, ALL_WELL)
+            return ending(Cause.STORE_LOST, f"the store does not answer: {last_line(str(error))}")
+        except BaseException as error:
+            return agent_failed(error)
+
+    # -- one world
+
+    def _form(self) -> None:
+        group = self._worker_group
+        self._rendezvous(group)
+        node, nodes = cast(int, group.group_rank), cast(int, group.group_world_size)
+        if self._notice.is_set():
+            raise Noticed
+        ranks = range(group.workers[0].global_rank, group.workers[-1].global_rank + 1)
+        world = group.workers[0].world_size
+        round_ = self._rendezvous_handler.round
+        self._pulse.enter(round_, node, nodes, ranks, world)
+        self._say(
+            f"world of {nodes} nodes, {world} ranks (round {round_}); here: {', '.join(map(str, ranks))}"
+        )
+        os.environ[Env.ROUND] = str(round_)
+        self._ends = {}
+        self._oom_before = oom_kills()
+        # torch derives the number of restarts, which names the folder of the logs, from what remains.
+        self._remaining_restarts = group.spec.max_restarts - self._rounds
+        self._rounds += 1
+        for local, pid in self._start_workers(group).items():
+            group.workers[local].id = pid
+        group.state = WorkerState.HEALTHY
+
+    def _watch(self) -> Ending | None:
+        """Wait until this world ends. None: join the next one."""
+        noticed: float | None = None
+        regroup_asked = False
+        troubled: float | None = None
+        while True:
+            time.sleep(self._worker_group.spec.monitor_interval)
+            if self.guard.poll() is not None:
+                self.guard = start_guard(self._mark)
+            self._poll()
+            if not self._running():
+                if all(end.code == 0 for end in self._ends.values()):
+                    return self._finish()
+                return self._noticed() if noticed is not None else self._settle()
+            if self._notice.is_set() and noticed is None:
+                noticed = time.monotonic()
+                self._say("notice: told to leave")
+                self._signal(signal.SIGTERM)
+            if noticed is not None:
+                if time.monotonic() - noticed > self._settings.notice:
+                    return self._noticed()
+                continue
+            if any(end.code != 0 for end in self._ends.values()):
+                return self._settle()
+            news = self._pulse.news()
+            if (verdict := self._hung(news)) is not None:
+                return verdict
+            if news.superseded is not None:
+                return self._rejoin(news.superseded, 0.0)
+            if news.trouble is not None:
+                # Our own ranks see it too, and leave by themselves.
+                troubled = troubled or time.monotonic()
+                if not news.ours:
+                    return self._rejoin(news.trouble, _STOP_SECONDS)
+                if time.monotonic() - troubled > _STOP_SECONDS:
+                    return self._rejoin(news.trouble, 0.0)
+            elif not regroup_asked and self._rendezvous_handler.num_nodes_waiting() > 0:
+                if not news.ours:
+                    return self._rejoin("a node waits to join", self._settings.grace)
+                self._say("a node waits to join: asking the ranks to save and leave")
+                self._pulse.ask_regroup()
+                regroup_asked = True
+
+    def _settle(self) -> Ending | None:
+        """A rank has ended badly: find out whose fault it is. None: not ours, join the next world."""
+        started = time.monotonic()
+        suspecting = False
+        while True:
+            self._poll()
+            end, fault, cause = to_blame(self._blamed())
+            news = self._pulse.news(fresh=True)
+            waited = time.monotonic() - started
+            idle = not self._running()
+            if fault is Fault.OWN:
+                return self._failed(end, cause)
+            if fault is Fault.NOTICE and (idle or waited > _AGREED_SECONDS):
+                return self._left(ending(Cause.PREEMPTED, f"rank {end.rank} was told to leave"))
+            if fault is Fault.WORLD and (idle or waited > _AGREED_SECONDS):
+                return self._rejoin(news.trouble or f"rank {end.rank} left for the next world", 0.0)
+            if fault is Fault.PEER:
+                why = news.trouble or news.departed or news.superseded
+                if why is not None:
+                    seen = f"rank {end.rank}: {end.message or how_it_ended(end.code)}"
+                    return self._rejoin(f"{why} ({seen})", 0.0)
+                alone = self._worker_group.group_world_size == 1
+                # Of several that suspect each other the lowest answers for it; the others learn it then.
+                patience = self._settings.peer_timeout * (1.0 if not news.suspects else 1.5) + 1.0
+                if (alone and idle) or waited > patience:
+                    return self._failed(end, cause)
+                if not suspecting:
+                    self._pulse.say(State.SUSPECT, f"rank {end.rank}: {end.message}")
+                    suspecting = True
+            if self._notice.is_set():
+                return self._noticed()
+            time.sleep(self._worker_group.spec.monitor_interval)
+
+    def _finish(self) -> Ending | None:
+        """All own ranks ended well. Their word is enough if they are ours; else all nodes must say so."""
+        news = self._pulse.news(fresh=True)
+        self._pulse.say(State.DONE, "")
+        if any(seen.beat.number > 0 for seen in news.own.values()):
+            self.done = True
+        while not self.done:
+            news = self._pulse.news(fresh=True)
+            if news.others_done or self._notice.is_set():
+                self.done = True
+            elif (why := news.trouble or news.superseded) is not None:
+                return self._rejoin(why, 0.0)
+            else:
+                time.sleep(self._worker_group.spec.monitor_interval)
+        return ending(Cause.SUCCEEDED, ALL_WELL)
+
+    def _hung(self, news: News) -> Ending | None:
+        """A rank of this node that lives but does not beat: frozen, or C code holds the interpreter."""
+        for rank, seen in news.own.items():
+            if rank in self._ends:
+                continue
+            beat, limits = seen.beat, self._settings.limits
+            if beat.number > 0 and missing(seen, self._settings.peer_timeout):
+                message = f"rank {rank} lives but has not beaten for {seen.silent:.0f} s"
+            elif beat.number == 0 and news.ours and seen.silent > limits[Phase.START]:
+                message = f"rank {rank} has not begun to beat for {seen.silent:.0f} s"
+            elif beat.state is State.LEFT and seen.silent > limits[Phase.END]:
+                message = f"rank {rank} has said goodbye but does not end"
+            else:
+                continue
+            local = self._local(rank)
+            text = ""
+            with contextlib.suppress(OSError):
+                text = main_thread_stack(Path(f"{self._context.error_files[local]}.stacks").read_text())
+            self._poll()
+            if rank in self._ends:
+                return None
+            end = RankEnd(rank, int(ExitCode.HANG), time.time(), text, message, Cause.HANG, beat.step)
+            return self._failed(end, Cause.HANG)
+        return None
+
+    # -- ways out of a world
+
+    def _rejoin(self, why: str, seconds: float) -> Ending | None:
+        """Stop what still runs, within `seconds`, and go on to the next world: always None."""
+        self._say(f"joins the next world: {why}")
+        if self._running() and seconds > 0:
+            self._pulse.say(State.BROKEN, why)
+            self._signal(signal.SIGTERM)
+            self._wait(seconds)
+        self._pulse.leave(self._parting(), why)
+        return None
+
+    def _failed(self, end: RankEnd, cause: Cause) -> Ending:
+        message = end.message or how_it_ended(end.code)
+        if end.message and end.code < 0:
+            message += f" ({how_it_ended(end.code)})"
+        if not message.startswith(f"rank {end.rank} "):
+            message = f"rank {end.rank}: {message}"
+        self._say(f"{cause}: {message}")
+        self._pulse.leave(State.FAILED, message)
+        return ending(cause, message, end)
+
+    def _noticed(self) -> Ending:
+        late_ranks = sorted(set(self._pids()) - set(self._ends))
+        message = "left after a notice"
+        if late_ranks:
+            names = ", ".join(map(str, late_ranks))
+            message += f"; ranks {names} did not end in {self._settings.notice:.0f} s"
+        return self._left(ending(Cause.PREEMPTED, message))
+
+    def _left(self, result: Ending) -> Ending:
+        self._say(result.message)
+        self._pulse.leave(self._parting(), result.message)
+        return result
+
+    def _parting(self) -> State:
+        """Whether all own ranks left in agreement with the others."""
+        own = self._pulse.news(fresh=True).own.values()
+        agreed = bool(own) and all(seen.beat.state is State.LEFT for seen in own)
+        return State.LEFT if agreed else State.BROKEN
+
+    def _close(self, result: Ending) -> None:
+        """The end for all nodes: nobody needs to join any more."""
+        with contextlib.suppress(Exception):
+            self._rendezvous_handler._store.set(self._closed_key(), result.record().to_json())
+            self._rendezvous_handler.shutdown()
+
+    def _closed(self) -> Ending:
+        """Somebody has closed the rendezvous: end as they did."""
+        store = self._rendezvous_handler._store
+        if not store.check([self._closed_key()]):
+            return ending(Cause.FINAL_ERROR, "the rendezvous is closed, and nobody has said why")
+        other = Termination.from_json(store.get(self._closed_key()))
+        if other.cause == Cause.SUCCEEDED:
+            return ending(Cause.SUCCEEDED, "the run had ended before this node joined")
+        final = ending(Cause.FINAL_ERROR, f"another node has ended the run: {other.message}")
+        return replace(final, rank_code=other.exit_code)
+
+    def _closed_key(self) -> str:
+        return f"aurl/{self._rendezvous_handler.get_run_id()}/closed"
+
+    def _say(self, text: str) -> None:
+        say(self._settings.node, text)
+
+
+def say(node: str, text: str) -> None:
+    """A line for the log."""
+    print(f"[agent of {node}] {text}", file=sys.stderr, flush=True)
