@@ -4,9 +4,8 @@
     ├── UsageError        the command line was wrong
     ├── RefusedError      would harm something that exists
     ├── MissingError      a program, package or file is not there
-    ├── RunFailedError    the run ended Failed
+    ├── RunFailedError    the run ended Failed, with the exit code of what failed it
     ├── NotFinishedError  the run was interrupted and can be continued
-    ├── NoCapacityError   the world did not reach nodes.min in time
     └── StoppedError      stopped at once by a second Ctrl-C
 
 A job that is not valid is a ConfigError of `aurl_trainer.errors`, which knows file, line and field.
@@ -43,21 +42,17 @@ class MissingError(AurlError):
 
 
 class RunFailedError(AurlError):
-    """The run ended Failed. The message says why."""
+    """The run ended Failed. The message says why; `exit_code` what kind of failure it was, where known."""
 
-    exit_code = ExitCode.RUN_FAILED
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.RUN_FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class NotFinishedError(AurlError):
     """The run was interrupted, saved, and can be continued. The message names the command."""
 
     exit_code = ExitCode.NOT_FINISHED
-
-
-class NoCapacityError(AurlError):
-    """The world did not reach `nodes.min` in time."""
-
-    exit_code = ExitCode.NO_CAPACITY
 
 
 class StoppedError(AurlError):

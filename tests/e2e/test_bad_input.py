@@ -32,23 +32,23 @@ def nothing(folder: Path) -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("fill", "training", "expected"),
+    ("fill", "training", "exit_code", "expected"),
     [
-        (nothing, {}, "data.source.midi: no .mid or .midi file in"),
-        (broken, {}, "none of the 3 files"),
-        (write_music, {"checkpoint": {"uri": "nosuch://bucket/run"}}, "nosuch"),
-        (write_music, {"checkpoint": {"uri": "/proc/nowhere/run"}}, "/proc/nowhere/run"),
-        (write_music, {"data": {"sequence_length": 60000}}, "sequence_length"),
+        (nothing, {}, ExitCode.DATA, "data.source.midi: no .mid or .midi file in"),
+        (broken, {}, ExitCode.DATA, "none of the 3 files"),
+        (write_music, {"checkpoint": {"uri": "nosuch://bucket/run"}}, ExitCode.CHECKPOINT, "nosuch"),
+        (write_music, {"checkpoint": {"uri": "/proc/nowhere/run"}}, ExitCode.CHECKPOINT, "/proc/nowhere/run"),
+        (write_music, {"data": {"sequence_length": 60000}}, ExitCode.DATA, "sequence_length"),
     ],
 )
 def test_a_run_that_cannot_start_fails_once_and_says_why(
-    tmp_path: Path, fill: Any, training: dict[str, Any], expected: str
+    tmp_path: Path, fill: Any, training: dict[str, Any], exit_code: ExitCode, expected: str
 ) -> None:
     music = tmp_path / "music"
     music.mkdir()
     fill(music)
     code, output = run(job(tmp_path, music, nodes=1, steps=5, **training), tmp_path / "run")
-    assert code == ExitCode.RUN_FAILED, output
+    assert code == exit_code, output
     assert expected in output, f"expected a line with {expected!r}:\n{output}"
     assert "Traceback" not in output, output
     assert state(tmp_path / "run")["status"]["phase"] == "Failed"

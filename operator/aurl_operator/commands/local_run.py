@@ -26,7 +26,7 @@ from aurl_operator.backends.local.rundir import RunDir, write_atomically
 from aurl_operator.backends.local.supervisor import Interrupts, Supervisor, Watcher, outcome
 from aurl_operator.commands.screen import Screen
 from aurl_operator.commands.summary import shown, summary
-from aurl_operator.errors import AurlError, MissingError, NoCapacityError, NotFinishedError, RunFailedError
+from aurl_operator.errors import MissingError, NotFinishedError, RunFailedError
 from aurl_operator.launch.experiment import as_it_runs, identity
 from aurl_trainer.contract import ExitCode, RunFile
 
@@ -131,9 +131,8 @@ def raise_for(finished: Finished, again: str) -> None:
         if finished.job.spec.suspend:
             raise NotFinishedError("the job says `suspend: true`; it goes on when that is false")
         raise NotFinishedError(f"saved before its end; go on with: {again}")
-    error = NoCapacityError if status.exit_code == ExitCode.NO_CAPACITY else RunFailedError
-    failure: AurlError = error(f"{finished.job.metadata.name} failed: {status.message}")
-    raise failure
+    code = ExitCode.RUN_FAILED if status.exit_code is None else ExitCode(status.exit_code)
+    raise RunFailedError(f"{finished.job.metadata.name} failed: {status.message}", code)
 
 
 def _write_report(run_dir: Path, console: Console) -> None:
