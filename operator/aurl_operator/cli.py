@@ -59,8 +59,8 @@ def aurl(
 ) -> None:
     """Train music models on machines that can vanish at any moment.
 
-    One file, the job, says what to train: here it runs as local processes,
-    on a cluster the same file goes to kubectl apply.
+    One file, the job, says what to train and on how many nodes; here each
+    node is a process of this machine.
 
     \b
     Examples:

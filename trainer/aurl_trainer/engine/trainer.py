@@ -292,7 +292,7 @@ class AdvancedTrainer:
         files = self._runtime.sample(step)
         if files:
             self._records.write("samples", step=step, files=files)
-            self._say(f"step {step}: wrote {len(files)} samples")
+            self._say(f"step {step}: wrote {len(files)} files of music")
 
     def _finish(self, position: Position) -> Outcome:
         """Validate on everything that is held out, and sample; also after a resume at the last step."""
