@@ -49,7 +49,8 @@ class RunDir:
 
         `identity` is what all starts of one run share. While the processes of a killed run are still being
         swept, `wait` is told once and the lock is tried for `seconds`. Raises RefusedError if another
-        `aurl run` lives there, if the run there has another identity, or if it is no run's directory.
+        `aurl run` lives there, if the run there has another identity and has trained, or if it is no run's
+        directory.
         """
         path = path.resolve()
         if path.exists() and not path.is_dir():
@@ -67,6 +68,8 @@ class RunDir:
             if state is None:
                 state = {"format": FORMAT, "run": uuid.uuid4().hex[:12], "identity": dict(identity)}
             changed = differences(state["identity"], identity)
+            if changed and _failed_before_training(path, state):
+                state["identity"], changed = dict(identity), []
             if changed:
                 raise RefusedError(
                     f"{path} holds a run of another config; choose another with --run-dir. Differing:\n"
@@ -112,6 +115,14 @@ class RunDir:
     def close(self) -> None:
         """Gives the lock back (the guard, if it lives, keeps it until it has swept)."""
         os.close(self.lock)
+
+
+def _failed_before_training(path: Path, state: Mapping[str, Any]) -> bool:
+    """Whether a run ended Failed before any rank trained: then the job may be mended in place."""
+    failed = state.get("status", {}).get("phase") == "Failed"
+    records = path / RunFile.RECORDS
+    trained = records.is_dir() and any(records.iterdir())
+    return failed and not trained and "training" in state["identity"].get("spec", {})
 
 
 def _acquire(lock: int, path: Path, wait: Callable[[str], None], seconds: float) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,31 @@ def test_another_config_is_refused_with_what_differs(tmp_path: Path) -> None:
     after = sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "run").iterdir() if p.name != LOCK)
     assert before == after, "a refusal changes nothing"
     assert not held(tmp_path / "run"), "a refusal gives the lock back"
+
+
+def failed_run(path: Path, identity: dict[str, Any]) -> None:
+    run = RunDir.open(path, identity)
+    run.state["status"] = {"phase": "Failed"}
+    run.save()
+    run.close()
+
+
+def test_a_job_that_failed_before_it_trained_may_be_mended_in_place(tmp_path: Path) -> None:
+    failed_run(tmp_path / "run", IDENTITY)
+    mended = {"metadata": {"name": "tiny"}, "spec": {"training": {"seed": 2}}}
+    run = RunDir.open(tmp_path / "run", mended)
+    assert run.state["identity"] == mended
+    (tmp_path / "run" / RunFile.RECORDS / "gen-000001-rank-0000.jsonl").write_text("{}\n")
+    run.save()
+    run.close()
+    with pytest.raises(RefusedError):
+        RunDir.open(tmp_path / "run", IDENTITY)
+
+
+def test_a_failed_script_may_have_left_anything_so_another_one_is_refused(tmp_path: Path) -> None:
+    failed_run(tmp_path / "run", {"spec": {"command": ["a.py"]}})
+    with pytest.raises(RefusedError):
+        RunDir.open(tmp_path / "run", {"spec": {"command": ["b.py"]}})
 
 
 def test_differences_name_what_is_only_on_one_side() -> None:
