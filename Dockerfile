@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Two images: `operator` (no torch) and `trainer`.
 #   docker build --target trainer -t aurl-trainer .
 #   docker build --target trainer --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu -t aurl-trainer .
@@ -22,7 +21,7 @@ ENTRYPOINT ["aurl"]
 FROM base AS trainer
 ARG TORCH_INDEX=
 RUN --mount=from=wheels,target=/wheels \
-    pip install -c constraints.txt --find-links /wheels ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch
+    pip install -c constraints.txt --find-links /wheels ${TORCH_INDEX:+--extra-index-url $TORCH_INDEX} torch
 COPY operator operator
 COPY trainer trainer
 RUN --mount=from=wheels,target=/wheels \
