@@ -101,8 +101,8 @@ class Node(Ranks):
         """All own ranks ended well and that was the end of the run: nothing may spoil it any more."""
 
     def run(self, role: str = "") -> RunResult:
-        """Not torch's: see `live`."""
-        raise NotImplementedError
+        """Refused: torch's own loop charges peers' deaths and closes the rendezvous; see `live`."""
+        raise RuntimeError("an agent of Aurl is started by live()")
 
     def live(self) -> Ending:
         """World after world, until this node has a reason to end. Never raises."""
