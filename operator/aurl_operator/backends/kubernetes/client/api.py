@@ -1,0 +1,200 @@
+"""The one way to the API server: JSON in, JSON out, each call counted, retried where that is safe.
+
+A read is tried again whatever went wrong; a write only when the server surely did not do it (429), or when
+doing it twice is harmless because it names what it means (a create of a fixed name, a patch or delete with a
+precondition): ours all do. Not here: which calls to make, and watches (kopf's).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.client.connection import Connection, connection
+from aurl_operator.backends.kubernetes.client.errors import ApiError, UnavailableError, error_of
+
+Json = dict[str, Any]
+
+SECONDS = 20.0
+"""How long one try may take."""
+
+TRIES = 4
+MERGE_PATCH = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Api:
+    """A connection to one API server. Use it as an asynchronous context."""
+
+    def __init__(
+        self,
+        to: Connection,
+        *,
+        counted: Callable[[str, int, str], None] | None = None,
+        stop_after: int | None = None,
+    ) -> None:
+        """`counted(verb, status, resource)` is told of each try. `stop_after`: for tests only, see `_stop`."""
+        self.connection = to
+        self.namespace = to.namespace
+        self._counted = counted or (lambda verb, status, resource: None)
+        self._stop_after = stop_after
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=64, ssl=to.tls if to.tls is not None else True),
+            timeout=aiohttp.ClientTimeout(total=SECONDS),
+            read_bufsize=2**20,
+        )
+
+    @classmethod
+    async def connect(cls, context: str | None = None, **options: Any) -> Self:
+        """To the cluster of the kubeconfig, or the one around us. Raises MissingError."""
+        return cls(await connection(context), **options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        await self._session.close()
+
+    async def get(self, path: str, **query: str) -> Json:
+        """Read an object or a list. Raises ApiError, as all calls do."""
+        return await self._call("GET", path, query=query)
+
+    async def list(self, path: str, **query: str) -> list[Json]:
+        """All items of a list, page by page."""
+        items: list[Json] = []
+        query = {"limit": "500", **query}
+        while True:
+            page = await self.get(path, **query)
+            items += page.get("items", [])
+            more = page.get("metadata", {}).get("continue")
+            if not more:
+                return items
+            query = {**query, "continue": more}
+
+    async def text(self, path: str, **query: str) -> str:
+        """Read plain text, such as a pod's log."""
+        return str((await self._call("GET", path, query=query, plain=True))["text"])
+
+    async def create(self, path: str, body: Json) -> Json:
+        """Create an object of a fixed name."""
+        return await self._call("POST", path, body=body, query={"fieldManager": names.FIELD_MANAGER})
+
+    async def merge(self, path: str, body: Json) -> Json:
+        """A JSON merge patch (RFC 7386): what is absent stays, null removes."""
+        query = {"fieldManager": names.FIELD_MANAGER}
+        return await self._call("PATCH", path, body=body, query=query, content=MERGE_PATCH)
+
+    async def replace(self, path: str, body: Json) -> Json:
+        """Replace an object that is still at the resourceVersion in `body`."""
+        return await self._call("PUT", path, body=body, query={"fieldManager": names.FIELD_MANAGER})
+
+    async def delete(self, path: str, *, uid: str, grace: int | None = None) -> Json:
+        """Delete the very object with this UID; `grace` in seconds, None: its own."""
+        body: Json = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        return await self._call("DELETE", path, body=body)
+
+    async def lines(self, path: str, **query: str) -> aiohttp.ClientResponse:
+        """A stream that stays open, such as a followed log: the caller reads and closes it."""
+        headers = await self.connection.headers()
+        response = await self._session.get(
+            self.connection.host + path,
+            params=query,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=SECONDS),
+        )
+        if response.status >= 400:
+            raise error_of(response.status, await response.text())
+        return response
+
+    async def _call(
+        self,
+        verb: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+        plain: bool = False,
+    ) -> Json:
+        self._stop(verb)
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        last: ApiError = UnavailableError(0, "", "not tried")
+        for attempt in range(TRIES):
+            if attempt:
+                await asyncio.sleep(random.uniform(0.5, 1.0) * 0.2 * 4 ** (attempt - 1))
+            try:
+                return await self._try(verb, path, data, query, content, plain)
+            except UnavailableError as error:
+                last = error
+        raise last
+
+    async def _try(
+        self,
+        verb: str,
+        path: str,
+        data: bytes | None,
+        query: Mapping[str, str] | None,
+        content: str,
+        plain: bool,
+    ) -> Json:
+        headers = {
+            **await self.connection.headers(),
+            "Accept": "*/*" if plain else "application/json",
+            "User-Agent": names.FIELD_MANAGER,
+        }
+        if data is not None:
+            headers["Content-Type"] = content
+        try:
+            async with self._session.request(
+                verb, self.connection.host + path, params=query, data=data, headers=headers
+            ) as response:
+                text = await response.text()
+                self._counted(verb, response.status, _resource(path))
+                if response.status >= 400:
+                    raise error_of(response.status, text)
+                found: Json = {"text": text} if plain else json.loads(text)
+                return found
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            self._counted(verb, 0, _resource(path))
+            raise UnavailableError(0, type(error).__name__, f"the API server: {error}") from None
+
+    def _stop(self, verb: str) -> None:
+        """For tests: the process dies as if by power failure before its n-th write."""
+        if self._stop_after is None or verb not in _WRITES:
+            return
+        if self._stop_after <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._stop_after -= 1
+
+
+def _resource(path: str) -> str:
+    """`pods` of `/api/v1/namespaces/x/pods/y`, `aurltrainingjobs/status` of a status."""
+    parts = path.strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    if parts[:1] == ["namespaces"] and len(parts) > 2:
+        parts = parts[2:]
+    return "/".join(parts[::2][:2]) if len(parts) > 2 else parts[0]

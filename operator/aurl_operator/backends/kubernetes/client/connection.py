@@ -1,0 +1,76 @@
+"""Where the API server is and who we are there: a kubeconfig, or the service account of our own pod.
+
+kubernetes' own loaders read both, run exec plugins and renew tokens. Not here: requests (api.py).
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from aurl_operator.errors import MissingError
+
+HOW = "set KUBECONFIG, or create a cluster (docs/tour.md shows it with kind)"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An API server, and how to prove who we are."""
+
+    host: str
+    tls: ssl.SSLContext | None
+    configuration: Configuration
+    namespace: str
+    """The context's own namespace; `default` if it names none."""
+
+    async def headers(self) -> dict[str, str]:
+        """What each request must carry; renews a token that has run out."""
+        key = await self.configuration.get_api_key_with_prefix("BearerToken")
+        if not key:
+            return {}
+        return {"Authorization": key if key.startswith("Bearer ") else f"Bearer {key}"}
+
+
+async def connection(context: str | None = None) -> Connection:
+    """KUBECONFIG (or ~/.kube/config), or the pod's own service account. Raises MissingError."""
+    configuration = Configuration()
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+    namespace = "default"
+    try:
+        if inside:
+            load_incluster_config(client_configuration=configuration)
+            own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+            namespace = own.read_text().strip() if own.exists() else namespace
+        else:
+            await load_kube_config(
+                context=context, client_configuration=configuration, persist_config=False
+            )
+            namespace = _namespace(context)
+    except (ConfigException, FileNotFoundError) as error:
+        raise MissingError(f"no cluster: {str(error).splitlines()[0]}; {HOW}") from None
+    return Connection(configuration.host.rstrip("/"), _tls(configuration), configuration, namespace)
+
+
+def _namespace(context: str | None) -> str:
+    from kubernetes.aio.config import list_kube_config_contexts
+
+    contexts, active = list_kube_config_contexts()
+    chosen = active if context is None else next(c for c in contexts if c["name"] == context)
+    return str(chosen["context"].get("namespace") or "default")
+
+
+def _tls(configuration: Configuration) -> ssl.SSLContext | None:
+    if not configuration.host.startswith("https"):
+        return None
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
