@@ -176,6 +176,8 @@ class Memory:
     phase: JobPhase = JobPhase.PENDING
     phases: int = 0
     """How often the phase has changed."""
+    resumed: str | None = None
+    """The last token that asked for a failed job to try again."""
     cleaned: bool = False
     """The checkpoints of the deleted job are deleted."""
     conditions: tuple[Condition, ...] = ()

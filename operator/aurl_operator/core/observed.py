@@ -177,4 +177,6 @@ class Observed:
     """Ctrl-C, or a queue that holds the job back; `spec.suspend` counts besides."""
     deleting: bool = False
     """The job object is being deleted."""
+    resume: str | None = None
+    """A token that asks for a failed job to try again; each one counts once."""
     capabilities: Capabilities = CLUSTER

@@ -50,6 +50,8 @@ class Start:
     nodes_min: int
     nodes_max: int
     store: str | None = None
+    barred: tuple[str, ...] = ()
+    """For a node: UIDs of nodes that were lost, which may come back and must neither join nor commit."""
     keep_best: bool = False
     """For a cleaner: leave the best checkpoints."""
 

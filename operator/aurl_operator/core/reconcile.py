@@ -15,6 +15,7 @@ from aurl_operator.core.memory import Memory
 from aurl_operator.core.observed import Observed
 from aurl_operator.core.plan import Plan, Stop
 from aurl_operator.core.policies import cleanup, deadline, elastic, hang, recovery, start, success, suspend
+from aurl_operator.core.revive import revive_once
 from aurl_operator.core.situation import Situation
 from aurl_operator.core.status import finish_phase, status_of
 
@@ -29,7 +30,7 @@ _SETTLED = tuple(f.name for f in dataclasses.fields(Memory) if f.name not in _MA
 
 def reconcile(observed: Observed) -> Plan:
     """What to persist, write and do about the job as it is `observed`."""
-    s = Situation(observed, observed.memory)
+    s = Situation(observed, revive_once(observed.memory, observed.resume))
     s, ended = book(s)
     # In the order in which it happened: what was lost before the newest step, that step, what was lost since.
     mark = observed.progress.at if observed.progress else observed.now
@@ -76,7 +77,13 @@ def _stops(s: Situation) -> tuple[Situation, tuple[Stop, ...]]:
     found: list[Stop] = []
     for process in s.observed.processes:
         stop = s.memory.stopping.get(process.uid)
-        if stop is None or process.end is not None:
+        if process.end is not None:
+            continue
+        if stop is None:
+            if process.notice is not None and not process.stopping and process.uid in s.memory.live:
+                # Its machine goes: it is told so at once, and its end stays the machine's doing, not ours.
+                grace = float(s.spec.termination_grace_period_seconds)
+                found.append(Stop(process.uid, process.name, False, grace, process.notice.message))
             continue
         patience = stop.since + stop.grace_seconds + (KILL_MARGIN if stop.grace_seconds else 0.0)
         kill = s.now >= patience

@@ -8,6 +8,13 @@ from aurl_operator.api.status import JobPhase
 from aurl_operator.core.memory import Memory
 
 
+def revive_once(memory: Memory, token: str | None) -> Memory:
+    """`revive`, if this token has not asked before."""
+    if token is None or token == memory.resumed:
+        return memory
+    return dataclasses.replace(revive(memory), resumed=token)
+
+
 def revive(memory: Memory) -> Memory:
     """The memory of a failed run with its end taken back: budgets and deadline begin anew.
 

@@ -96,7 +96,8 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     )
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)
-    server = ProgressServer(int(port) if port and world.local_rank == 0 else None)
+    host = os.environ.get(Env.PROGRESS_HOST, "127.0.0.1")
+    server = ProgressServer(int(port) if port and world.local_rank == 0 else None, host)
 
     def sample(step: int) -> list[str]:
         if experiment.samples.count == 0:

@@ -23,6 +23,11 @@ from aurl_operator.core.policies.recovery import held_until
 from aurl_operator.core.situation import Situation
 from aurl_trainer.contract import Cause
 
+BARRED = 20
+"""How many lost nodes a replacement bars."""
+
+_MAY_LIVE = (Cause.NODE_LOST, Cause.DELETED, Cause.HANG)
+
 RETRY_SECONDS = 15.0
 """After a refused start, before the next try."""
 
@@ -143,6 +148,12 @@ def _refused(s: Situation, role: Role) -> tuple[Situation, bool]:
     return s.wake(again), s.now < again
 
 
+def _lost(s: Situation) -> tuple[str, ...]:
+    """UIDs of the processes that were lost with their machine, the newest: they may not be dead."""
+    lost = [u for i in s.memory.incidents if i.cause in _MAY_LIVE for u in i.uids]
+    return tuple(lost[-BARRED:])
+
+
 def order(
     s: Situation, role: Role, index: int, store: str | None = None, *, keep_best: bool = False
 ) -> tuple[Situation, Start]:
@@ -161,6 +172,7 @@ def order(
         nodes_min=memory.nodes_min,
         nodes_max=memory.nodes_max,
         store=store,
+        barred=_lost(s) if role is Role.NODE else (),
         keep_best=keep_best,
     )
     s = s.remember(

@@ -1,0 +1,109 @@
+"""How a pod ended: facts for the core, from what kubelet, scheduler and node controller left in its status.
+
+Not here: the cause (core/accounts/causes.py), which is concluded from these facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.observe.machine import Machine
+from aurl_operator.backends.kubernetes.observe.times import seconds
+from aurl_operator.core.observed import End
+from aurl_trainer.contract import RecordError, Termination
+
+_PREEMPTED = ("PreemptionByScheduler", "EvictionByEvictionAPI", "DeletionByTaintManager", "TerminationByKubelet")
+_NEVER_STARTS = ("StartError", "ContainerCannotRun", "RunContainerError")
+
+
+def ending(
+    pod: Mapping[str, Any],
+    machine: Machine | None,
+    machine_gone: bool,
+    vanished: float | None,
+    *,
+    ours: bool,
+    now: float,
+) -> End | None:
+    """How the pod ended, None while it lives. A pod on a lost machine has ended, whatever its object says."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    terminated = _terminated(status)
+    disruption = _condition(status, "DisruptionTarget")
+    reason = disruption.get("reason", "") if disruption else ""
+    machine_lost = machine is not None and machine.lost is not None
+    lost = machine_lost or machine_gone or reason == "DeletionByPodGC"
+    deleted = metadata.get("deletionTimestamp") is not None or vanished is not None
+    facts: dict[str, Any] = {
+        "disrupted": (reason in _PREEMPTED and not lost) or status.get("reason") in ("Evicted", "Preempting"),
+        "deleted": deleted and not ours,
+        "message": _message(status, disruption, machine, lost),
+    }
+    if terminated is not None:
+        return End(
+            at=seconds(terminated.get("finishedAt")) or vanished or now,
+            **facts
+            | {
+                "exit_code": terminated.get("exitCode"),
+                "termination": _termination(terminated.get("message")),
+                "oom_killed": terminated.get("reason") == "OOMKilled",
+                "final": terminated.get("reason") in _NEVER_STARTS,
+                # The container's own end came through: its machine was there to tell.
+                "node_lost": False,
+                "message": facts["message"] or _own_words(terminated),
+            },
+        )
+    if vanished is not None:
+        return End(at=vanished, node_lost=lost, **facts)
+    if machine_lost and machine is not None:
+        return End(at=min(machine.lost_at or now, now), node_lost=True, **facts)
+    if machine_gone and metadata.get("deletionTimestamp") is None and pod.get("spec", {}).get("nodeName"):
+        return End(at=now, node_lost=True, **{**facts, "message": "its machine was removed from the cluster"})
+    if status.get("phase") in ("Failed", "Succeeded"):
+        code = 0 if status["phase"] == "Succeeded" else None
+        return End(at=now, exit_code=code, node_lost=lost, **facts)
+    return None
+
+
+def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    ours = (names.TRAINER_CONTAINER, names.STORE_CONTAINER, names.CLEANER_CONTAINER)
+    for container in status.get("containerStatuses") or []:
+        if container.get("name") in ours:
+            found: Mapping[str, Any] | None = (container.get("state") or {}).get("terminated")
+            # The kubelet's word for a container whose true end it never saw.
+            return None if found and found.get("reason") == "ContainerStatusUnknown" else found
+    return None
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    for condition in status.get("conditions") or []:
+        if condition["type"] == kind and condition["status"] == "True":
+            found: Mapping[str, Any] = condition
+            return found
+    return None
+
+
+def _message(
+    status: Mapping[str, Any], disruption: Mapping[str, Any] | None, machine: Machine | None, lost: bool
+) -> str:
+    if lost and machine is not None and machine.lost:
+        return machine.lost
+    if disruption is not None:
+        return str(disruption.get("message") or disruption.get("reason") or "")
+    return str(status.get("message") or "") if status.get("reason") else ""
+
+
+def _own_words(terminated: Mapping[str, Any]) -> str:
+    if terminated.get("reason") in _NEVER_STARTS:
+        return f"cannot be started: {terminated.get('message', '')}"
+    return ""
+
+
+def _termination(text: str | None) -> Termination | None:
+    if not text:
+        return None
+    try:
+        return Termination.from_json(text)
+    except RecordError:
+        return None

@@ -1,0 +1,28 @@
+"""A pod that the API server would not create: whether that may change, in words for people."""
+
+from __future__ import annotations
+
+from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenError, InvalidError
+from aurl_operator.core.observed import Refusal, Waiting, WaitingReason
+from aurl_operator.core.plan import Start
+
+
+def refusal(start: Start, error: ApiError, now: float) -> Refusal:
+    """The refusal of `start` by the API server."""
+    return Refusal(start.role, start.index, start.attempt, _waiting(error), now)
+
+
+def _waiting(error: ApiError) -> Waiting:
+    words = error.message
+    if isinstance(error, ForbiddenError):
+        if "exceeded quota" in words:
+            return Waiting(WaitingReason.QUOTA, words)
+        if "violates PodSecurity" in words:
+            return Waiting(WaitingReason.REFUSED, f"{words} (see docs/security.md)")
+        if "PriorityClass" in words:
+            return Waiting(WaitingReason.REFUSED, f"{words}; create it, or mend spec.scheduling.priorityClass")
+        if "is forbidden: User" in words:
+            return Waiting(WaitingReason.REFUSED, f"the operator may not do this: {words}")
+    if isinstance(error, InvalidError):
+        return Waiting(WaitingReason.REFUSED, words, final=True)
+    return Waiting(WaitingReason.REFUSED, words)

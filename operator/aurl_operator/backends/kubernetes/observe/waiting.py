@@ -1,0 +1,72 @@
+"""Why a pod does not run yet, in one of the core's words and in the cluster's own sentence.
+
+Not here: what is done about it (core/policies/start.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aurl_operator.backends.kubernetes.observe.times import seconds
+from aurl_operator.core.observed import Waiting, WaitingReason
+
+PULL_SECONDS = 45.0
+"""A pull that has failed for so long fails a job of which nothing ever ran."""
+
+_NEVER = ("InvalidImageName", "ErrImageNeverPull")
+_PULL = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError", *_NEVER)
+_CONFIG = ("CreateContainerConfigError",)
+_START = ("CreateContainerError", "RunContainerError")
+
+
+def waiting(pod: Mapping[str, Any], now: float, *, ran_before: bool) -> Waiting:
+    """Why it waits; `Starting` if nothing is wrong."""
+    status = pod.get("status", {})
+    if pod.get("spec", {}).get("schedulingGates"):
+        gates = ", ".join(gate["name"] for gate in pod["spec"]["schedulingGates"])
+        return Waiting(WaitingReason.GATED, f"held back by {gates}")
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] != "True":
+            if condition.get("reason") == "SchedulingGated":
+                return Waiting(WaitingReason.GATED, condition.get("message", ""))
+            if condition.get("reason") == "Unschedulable":
+                return Waiting(_unschedulable(condition.get("message", "")), condition.get("message", ""))
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        found = (container.get("state") or {}).get("waiting")
+        if found is not None and found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return _container(pod, found, now, ran_before=ran_before)
+    return Waiting(WaitingReason.STARTING)
+
+
+def _unschedulable(message: str) -> WaitingReason:
+    volume = "persistentvolumeclaim" in message.lower() or "volume" in message.lower()
+    return WaitingReason.VOLUME if volume else WaitingReason.UNSCHEDULABLE
+
+
+def _container(
+    pod: Mapping[str, Any], found: Mapping[str, Any], now: float, *, ran_before: bool
+) -> Waiting:
+    reason, message = str(found["reason"]), str(found.get("message") or found["reason"])
+    if reason in _PULL:
+        began = seconds(_scheduled_at(pod)) or now
+        late = now - began >= PULL_SECONDS and not ran_before
+        return Waiting(WaitingReason.IMAGE, f"{reason}: {message}", final=reason in _NEVER or late)
+    if reason in _CONFIG:
+        return Waiting(WaitingReason.REFUSED, message)
+    if reason in _START:
+        return Waiting(WaitingReason.REFUSED, f"{reason}: {message}", final=not ran_before)
+    return Waiting(WaitingReason.STARTING, f"{reason}: {message}")
+
+
+def _scheduled_at(pod: Mapping[str, Any]) -> str | None:
+    for condition in pod.get("status", {}).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "True":
+            return str(condition["lastTransitionTime"])
+    return None
+
+
+def pull_due(pod: Mapping[str, Any]) -> float | None:
+    """When a failing pull becomes final."""
+    began = seconds(_scheduled_at(pod))
+    return None if began is None else began + PULL_SECONDS

@@ -1,0 +1,40 @@
+"""What Prometheus is told about the operator. Not here: training's own metrics (the trainer's monitor)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+JOBS = Gauge("aurl_jobs", "Jobs by phase.", ["phase"], registry=REGISTRY)
+INCIDENTS = Counter("aurl_incidents", "Incidents by cause.", ["cause"], registry=REGISTRY)
+RECOVERY = Histogram(
+    "aurl_recovery_seconds",
+    "From a loss to the next finished step.",
+    ["cause"],
+    buckets=(2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
+    registry=REGISTRY,
+)
+GOODPUT = Gauge(
+    "aurl_job_goodput_ratio",
+    "Seconds of steps in the result, over seconds since the first node was ready.",
+    ["namespace", "job"],
+    registry=REGISTRY,
+)
+QUEUE_AGE = Gauge("aurl_queue_age_seconds", "How long the oldest key has waited.", registry=REGISTRY)
+QUEUE_DEPTH = Gauge("aurl_queue_depth", "Keys that wait.", registry=REGISTRY)
+RECONCILE = Histogram(
+    "aurl_reconcile_seconds",
+    "One look at one job, its calls included.",
+    buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10),
+    registry=REGISTRY,
+)
+CALLS = Counter(
+    "aurl_api_calls", "Calls to the API server.", ["verb", "code", "resource"], registry=REGISTRY
+)
+LEADER = Gauge("aurl_leader", "1 while this replica works.", registry=REGISTRY)
+
+
+def counted(verb: str, status: int, resource: str) -> None:
+    """Counts one call."""
+    CALLS.labels(verb, str(status), resource).inc()
