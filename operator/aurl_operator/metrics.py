@@ -29,9 +29,7 @@ RECONCILE = Histogram(
     buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10),
     registry=REGISTRY,
 )
-CALLS = Counter(
-    "aurl_api_calls", "Calls to the API server.", ["verb", "code", "resource"], registry=REGISTRY
-)
+CALLS = Counter("aurl_api_calls", "Calls to the API server.", ["verb", "code", "resource"], registry=REGISTRY)
 LEADER = Gauge("aurl_leader", "1 while this replica works.", registry=REGISTRY)
 
 

@@ -18,7 +18,9 @@ PREFIX = "AURL_"
 
 
 def _listed(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
 
 
 Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -37,7 +39,7 @@ class Settings(BaseModel):
     notice_taints: Listed | None = None
     """Taints that announce a machine's end; absent: those of the known clouds."""
     watch_nodes: Literal["auto", "yes", "no"] = "auto"
-    """Whether to watch machines; `auto`: unless namespaces are given, since that needs rights on the cluster."""
+    """Watch machines; `auto`: unless namespaces are given, since it needs rights on the cluster."""
     metrics_port: int = 9090
     """Prometheus metrics; 0: none."""
     health_port: int = 8080

@@ -149,3 +149,16 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _copy(v) for k, v in value.items()}
     return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+_METADATA = ("name", "namespace", "uid", "generation", "labels", "annotations", "deletionTimestamp")
+
+
+def parse_object(raw: Mapping[str, Any]) -> AurlTrainingJob:
+    """The job in an object as the API server holds it. Its status is left out; see core/memory.py.
+
+    Raises ConfigError with a line for each problem.
+    """
+    metadata = {key: raw["metadata"][key] for key in _METADATA if key in raw["metadata"]}
+    value = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "spec": raw["spec"]}
+    return parse_job(Document(value, "the job", {}))

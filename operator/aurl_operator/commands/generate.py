@@ -17,6 +17,8 @@ from typing import Annotated
 
 import typer
 
+from aurl_operator.api.crd.definition import as_yaml
+from aurl_operator.api.crd.reference import job_reference
 from aurl_trainer.contract import ExitCode
 
 HEAD = """# Exit codes
@@ -46,7 +48,11 @@ def exit_codes() -> str:
     return HEAD + "".join(rows)
 
 
-GENERATED: dict[str, Callable[[], str]] = {"docs/exit-codes.md": exit_codes}
+GENERATED: dict[str, Callable[[], str]] = {
+    "docs/exit-codes.md": exit_codes,
+    "docs/job-reference.md": job_reference,
+    "charts/files/crd.yaml": as_yaml,
+}
 """Path below the repository's root, and what makes its text."""
 
 

@@ -50,6 +50,8 @@ class Launch:
     store: str | None
     address: str
     python: str = "python"
+    agent: tuple[str, ...] = ("-m", "aurl_trainer.agent")
+    """How Python finds the agent: a module that is installed, or a folder that was mounted."""
     run_dir: str | None = None
     log_dir: str | None = None
     experiment: dict[str, object] | None = None
@@ -89,7 +91,8 @@ def _nodes(job: AurlTrainingJob, launch: Launch) -> Role:
         image=spec.image or "",
         entrypoint=launch.python,
         args=[
-            *("-m", "aurl_trainer.agent", "run"),
+            *launch.agent,
+            "run",
             *(part for name, value in arguments.items() if value for part in (name, value)),
             *program,
         ],
@@ -132,7 +135,7 @@ def _store(job: AurlTrainingJob, launch: Launch, endpoint: str) -> Role:
         name=STORE,
         image=job.spec.image or "",
         entrypoint=launch.python,
-        args=["-m", "aurl_trainer.agent", "store", "--host", host, "--port", port],
+        args=[*launch.agent, "store", "--host", host, "--port", port],
         env=env,
         num_replicas=1,
         max_retries=0,

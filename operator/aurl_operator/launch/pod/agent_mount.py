@@ -1,40 +1,34 @@
-"""The agent for images that know nothing of Aurl: a ConfigMap with its files, mounted where Python looks.
+"""The agent for images that have nothing of ours: its files in a ConfigMap, mounted as a folder.
 
-The files are read from the installed package without importing it (it needs torch). Only `command:` jobs
-have one. Not here: the agent.
+Python runs the folder itself, so nothing of the image's own environment, PYTHONPATH included, is touched.
+The ConfigMap is immutable: all attempts of a job run the same agent, also after an upgrade of the operator.
+Not here: the rest of the pod (`manifest.py`).
 """
 
 from __future__ import annotations
 
 import functools
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from aurl_operator.api import names
 from aurl_operator.api.spec import AurlTrainingJob
+from aurl_operator.launch.pod.identity import common_labels, owner
 
-PATH = "/aurl/lib"
-MOUNT: dict[str, Any] = {"name": "agent", "mountPath": PATH, "readOnly": True}
+FOLDER = "/aurl/lib"
+"""Where the folder is mounted."""
 
+VOLUME = "aurl-agent"
 
-@functools.cache
-def _files() -> dict[str, str]:
-    """Text by path below the library's folder."""
-    found = find_spec("aurl_trainer")
-    assert found is not None and found.submodule_search_locations
-    package = Path(next(iter(found.submodule_search_locations)))
-    paths = [package / "__init__.py", package / "contract.py", *sorted((package / "agent").glob("*.py"))]
-    return {f"aurl_trainer/{path.relative_to(package)}": path.read_text() for path in paths}
+_START = """from aurl_trainer.agent.__main__ import main
+
+main()
+"""
 
 
-def _key(path: str) -> str:
-    """A ConfigMap's keys have no slashes."""
-    return path.replace("/", "..")
-
-
-def config_map(job: AurlTrainingJob, owner: dict[str, Any]) -> dict[str, Any] | None:
-    """The ConfigMap of a `command:` job, None for any other."""
+def config_map(job: AurlTrainingJob) -> dict[str, Any] | None:
+    """The ConfigMap that the pods of a `command` job mount; None for a job that needs none."""
     if job.spec.command is None:
         return None
     return {
@@ -43,20 +37,39 @@ def config_map(job: AurlTrainingJob, owner: dict[str, Any]) -> dict[str, Any] | 
         "metadata": {
             "name": names.agent_config_map(job.metadata.name),
             "namespace": job.metadata.namespace,
-            "labels": {names.MANAGED_BY: names.MANAGER, names.JOB: job.metadata.name},
-            "ownerReferences": [owner],
+            "labels": common_labels(job),
+            "ownerReferences": [owner(job)],
         },
         "immutable": True,
-        "data": {_key(path): text for path, text in _files().items()},
+        "data": {_key(path): text for path, text in _sources().items()},
     }
 
 
 def volume(job: AurlTrainingJob) -> dict[str, Any]:
-    """The volume that lays the files out as the package they are."""
+    """The pod's volume: keys of a ConfigMap have no folders in them, so each says where it goes."""
     return {
-        "name": MOUNT["name"],
+        "name": VOLUME,
         "configMap": {
             "name": names.agent_config_map(job.metadata.name),
-            "items": [{"key": _key(path), "path": path} for path in _files()],
+            "defaultMode": 0o444,
+            "items": [{"key": _key(path), "path": path} for path in _sources()],
         },
     }
+
+
+def _key(path: str) -> str:
+    return path.replace("/", ".")
+
+
+@functools.cache
+def _sources() -> dict[str, str]:
+    """The agent's files by path in the folder, read from the installed package without importing it."""
+    package = files("aurl_trainer")
+    found: dict[str, str] = {"__main__.py": _START}
+    for name in ("__init__.py", "contract.py"):
+        found[f"aurl_trainer/{name}"] = package.joinpath(name).read_text()
+    agent: Traversable = package.joinpath("agent")
+    for file in sorted(agent.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".py"):
+            found[f"aurl_trainer/agent/{file.name}"] = file.read_text()
+    return found

@@ -1,14 +1,13 @@
-"""The pod of one start: TorchX's own `role_to_pod`, and then everything that a cluster must be sure of.
+"""One start of the core as a whole Pod: TorchX's pod, then what the operator decides, then the template.
 
-TorchX takes 1024 MB and 100m off the requests and leaves the security context empty, so resources and
-security are always written over. The user's `template` is merged last, and may not touch what makes the pod
-ours. Not here: the role (`launch/appdef.py`), merging (`merge.py`), the agent for foreign images
-(`agent_mount.py`), creating it (`backends/kubernetes`).
+Requests, limits and security context are always ours: TorchX takes some off the requests and leaves the
+security context empty. A pod is reached by its own address; there is no service. Not here: sending it to
+the API server (`backends/kubernetes`), the roles' programs (`launch/appdef.py`).
 """
 
 from __future__ import annotations
 
-import json
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,259 +17,211 @@ from torchx.specs import Role as TorchxRole
 
 from aurl_operator.api import names
 from aurl_operator.api.spec import AurlTrainingJob
-from aurl_operator.core.names import node_name
 from aurl_operator.core.observed import Role
 from aurl_operator.core.plan import Start
-from aurl_operator.launch import appdef
+from aurl_operator.launch.appdef import NODES, STORE, Launch, app_def, literal
+from aurl_operator.launch.command import Command
 from aurl_operator.launch.experiment import experiment
 from aurl_operator.launch.node import Place, command
-from aurl_operator.launch.pod import agent_mount, gang
-from aurl_operator.launch.pod.merge import merge
-from aurl_operator.launch.pod.security import CONTAINER_SECURITY, POD_SECURITY, SCRATCH, SCRATCH_MOUNTS
+from aurl_operator.launch.pod import agent_mount, gang, surroundings, template
+from aurl_operator.launch.pod.identity import metadata
 from aurl_trainer.contract import Env
 from aurl_trainer.errors import ConfigError
 
-Json = dict[str, Any]
-
-TERMINATION_LOG = "/dev/termination-log"
-RUN_DIR = "/run/aurl"
-LOST_SECONDS = 30
-"""How long a pod stays on a machine that the cluster has lost, where the template says nothing else."""
-
-_ADDRESS = "aurl-pod-ip"
-_SMALL = {"cpu": "50m", "memory": "512Mi"}
-"""What store and cleaner ask for: torch's import is all that they need."""
-
-_CONTAINERS = {
+CONTAINERS = {
     Role.NODE: names.TRAINER_CONTAINER,
     Role.STORE: names.STORE_CONTAINER,
     Role.CLEANER: names.CLEANER_CONTAINER,
 }
+"""The name of our container in a pod of each role."""
+
+RANK_PREFIX = "[{node} rank ${{rank}}]: "
+
+_ENV_BYTES = 120_000
+"""Linux takes no longer variable than 128 KiB; a pod with one could not start, and would not say why."""
+
+_POD_IP = "AURL_POD_IP"
 
 
 @dataclass(frozen=True)
 class PodDefaults:
-    """What the operator's settings say about pods."""
+    """What the operator's settings say about every pod."""
 
     image: str | None = None
-    """For jobs that name none."""
+    """Image of a job that names none."""
+    user: int = 10001
+    """User and group of processes in pods."""
 
 
-def check(job: AurlTrainingJob, defaults: PodDefaults) -> None:
-    """Whether pods can be made for `job` at all. Raises ConfigError with a line for each problem."""
-    problems: list[str] = []
-    if job.spec.image is None and defaults.image is None:
-        problems.append("spec.image: name an image; this operator has no default")
-    if job.metadata.namespace is None or job.metadata.uid is None:
-        problems.append("metadata: the job is not on a cluster yet")
-    trained = experiment(job)
-    if trained is not None and trained.checkpoint.uri is None:
-        problems.append("spec.checkpoint.uri: name a place that all nodes reach, as in s3://bucket/run")
-    problems += _refused_template(job)
-    if problems:
-        raise ConfigError(problems)
+def pod(job: AurlTrainingJob, start: Start, defaults: PodDefaults) -> dict[str, Any]:
+    """The Pod of `start`. Raises ConfigError if the job's experiment or template is not valid."""
+    image = job.spec.image or defaults.image
+    if not image:
+        raise ConfigError(["spec.image: name one: this operator has no default image"])
+    role, made = _program(job, start)
+    name = CONTAINERS[start.role]
+    plain = _plain(name, role)
+    container = plain["spec"]["containers"][0]
+    volumes, mounts = surroundings.folders()
+    if job.spec.command is not None and start.role is not Role.CLEANER:
+        volumes.append(agent_mount.volume(job))
+        mounts.append({"name": agent_mount.VOLUME, "mountPath": agent_mount.FOLDER, "readOnly": True})
+    container |= {
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(made.argv),
+        "env": _env(start, made),
+        "resources": _resources(job) if start.role is Role.NODE else surroundings.SMALL,
+        "securityContext": surroundings.security(),
+        "terminationMessagePath": surroundings.TERMINATION_LOG,
+        "terminationMessagePolicy": "File" if start.role is Role.NODE else "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+        **_ports(start.role),
+    }
+    if job.spec.checkpoint.secret is not None and start.role is not Role.STORE:
+        container["envFrom"] = [{"secretRef": {"name": job.spec.checkpoint.secret}}]
+    meta = metadata(job, start)
+    meta["annotations"] = {**plain["metadata"]["annotations"], **meta["annotations"]}
+    spec: dict[str, Any] = {
+        "containers": [container],
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": (
+            job.spec.termination_grace_period_seconds if start.role is Role.NODE else 5
+        ),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": surroundings.pod_security(defaults.user),
+        "volumes": volumes,
+    }
+    if job.spec.service_account_name is not None and start.role is not Role.STORE:
+        spec["serviceAccountName"] = job.spec.service_account_name
+    if job.spec.scheduling.priority_class is not None:
+        spec["priorityClassName"] = job.spec.scheduling.priority_class
+    whole: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+    whole = template.apply(gang.in_gang(whole, job, start), job, start.role)
+    whole["spec"]["tolerations"] = surroundings.tolerations(whole["spec"].get("tolerations") or [])
+    return whole
 
 
-def pod(job: AurlTrainingJob, start: Start, defaults: PodDefaults) -> Json:
-    """The manifest of the pod for `start`. Raises ConfigError as `check` does."""
-    check(job, defaults)
-    role = _role(job, start)
-    role.image = job.spec.image or defaults.image or ""
-    made = role_to_pod(_CONTAINERS[start.role], role, job.spec.service_account_name)
-    base: Json = ApiClient().sanitize_for_serialization(made)
-    base |= {"apiVersion": "v1", "kind": "Pod"}
-    base["metadata"] = _metadata(job, start, base["metadata"])
-    base["spec"] = _spec(job, start, base["spec"])
-    if start.role is Role.NODE:
-        base = merge(base, job.spec.template)
-        base["metadata"] = _metadata(job, start, base["metadata"])
-        base = gang.joined(job, start, base)
-    return base
-
-
-def _role(job: AurlTrainingJob, start: Start) -> TorchxRole:
-    trained = experiment(job)
-    launch = appdef.Launch(
-        run=job.metadata.uid or "",
+def _program(job: AurlTrainingJob, start: Start) -> tuple[TorchxRole, Command]:
+    """The TorchX role of `start`, and its command on this very pod as Kubernetes writes it."""
+    if start.role is Role.CLEANER:
+        return _cleaner(job, start)
+    found = experiment(job) if start.role is Role.NODE else None
+    mounted = job.spec.command is not None
+    launch = Launch(
+        run=str(job.metadata.uid),
         rendezvous=start.rdzv_id,
         nodes=(start.nodes_min, start.nodes_max),
         store=f"0.0.0.0:{names.STORE_PORT}" if start.role is Role.STORE else start.store,
-        address=_ADDRESS,
-        run_dir=RUN_DIR,
-        log_dir=f"{RUN_DIR}/logs",
-        experiment=None if trained is None else trained.model_dump(mode="json"),
+        address=literal(f"$({_POD_IP})"),
+        agent=(agent_mount.FOLDER,) if mounted else ("-m", "aurl_trainer.agent"),
+        run_dir=surroundings.RUN_DIR,
+        log_dir=f"{surroundings.RUN_DIR}/logs/ranks",
+        experiment=None if found is None else found.model_dump(mode="json"),
     )
-    if start.role is Role.CLEANER:
-        role = {r.name: r for r in appdef.app_def(job, launch).roles}[appdef.NODES]
-        uri = trained.checkpoint.uri if trained else job.spec.checkpoint.uri
-        role.args = ["-m", "aurl_trainer", "purge", "--uri", appdef.literal(uri or "")]
-        if start.keep_best:
-            role.args.append("--keep-best")
-    else:
-        wanted = appdef.STORE if start.role is Role.STORE else appdef.NODES
-        role = {r.name: r for r in appdef.app_def(job, launch).roles}[wanted]
-    place = Place(
-        name=node_name(start.role, start.index),
+    roles = {role.name: role for role in app_def(job, launch).roles}
+    role = roles[NODES if start.role is Role.NODE else STORE]
+    made = command(role, _place(start))
+    return role, Command(_as_written(made.argv), {n: _escaped(v) for n, v in made.env.items()})
+
+
+def _cleaner(job: AurlTrainingJob, start: Start) -> tuple[TorchxRole, Command]:
+    found = experiment(job)
+    uri = job.spec.checkpoint.uri if found is None else found.checkpoint.uri
+    best = None
+    if start.keep_best:
+        best = job.spec.checkpoint.keep.best if found is None else found.checkpoint.keep.best
+        best = max(1, best or 1)
+    arguments = ["-m", "aurl_trainer", "purge", "--uri", literal(uri or "")]
+    arguments += [] if best is None else ["--keep-best", str(best)]
+    role = TorchxRole(
+        name=CONTAINERS[Role.CLEANER],
+        image="",
+        entrypoint="python",
+        args=arguments,
+        env={str(Env.JOB): job.metadata.name, str(Env.RUN_ID): str(job.metadata.uid)},
+    )
+    made = command(role, _place(start))
+    argv = tuple(_escaped(part) for part in made.argv)
+    return role, Command(argv, {n: _escaped(v) for n, v in made.env.items()})
+
+
+def _place(start: Start) -> Place:
+    node = start.name.rpartition("-")[0]
+    is_node = start.role is Role.NODE
+    return Place(
+        name=node,
         index=start.index,
         attempt=start.attempt,
         uid="",
-        termination_log=TERMINATION_LOG,
-        progress_port=names.PROGRESS_PORT if start.role is Role.NODE else None,
+        termination_log=surroundings.TERMINATION_LOG,
+        progress_port=names.PROGRESS_PORT if is_node else None,
+        log_line_prefix=RANK_PREFIX.format(node=node) if is_node else None,
     )
-    made = command(role, place)
-    role.args = ["$(AURL_POD_IP)" if a == _ADDRESS else _plain(a) for a in made.argv[1:]]
-    role.env = {name: _plain(value) for name, value in made.env.items() if name != Env.NODE_UID}
-    role.env |= _surroundings(job, start)
-    role.port_map = _ports(start)
-    return role
 
 
-def _surroundings(job: AurlTrainingJob, start: Start) -> dict[str, str]:
-    env = {"HOME": "/tmp/home", "XDG_CACHE_HOME": "/tmp/cache"}
+def _escaped(text: str) -> str:
+    """`text` so that the kubelet, which takes `$(NAME)` for its own, leaves it as it is."""
+    return text.replace("$", "$$")
+
+
+def _as_written(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Arguments for the kubelet. Only our own `--local-addr`, the first there is, is for it to fill in."""
+    own = argv.index("--local-addr") + 1 if "--local-addr" in argv else None
+    return tuple(part if at == own else _escaped(part) for at, part in enumerate(argv))
+
+
+def _env(start: Start, made: Command) -> list[dict[str, Any]]:
+    barred: tuple[str, ...] = getattr(start, "barred", ())
+    plain = {
+        # The user of a pod is in no image's list of users: it has no home and no name.
+        "HOME": "/tmp",
+        "USER": "aurl",
+        **{name: value for name, value in made.env.items() if name != Env.NODE_UID},
+    }
     if start.role is Role.NODE:
-        env[Env.PROGRESS_HOST] = "0.0.0.0"
-        if start.barred:
-            env[Env.BARRED] = ",".join(start.barred)
-    if job.spec.command is not None:
-        env["PYTHONPATH"] = agent_mount.PATH
-    return env
-
-
-def _ports(start: Start) -> dict[str, int]:
-    if start.role is Role.NODE:
-        return {"progress": names.PROGRESS_PORT}
-    return {"c10d": names.STORE_PORT} if start.role is Role.STORE else {}
-
-
-def _plain(text: str) -> str:
-    """Text that the kubelet leaves as it is: it takes `$(` for its own."""
-    return text.replace("$(", "$$(")
-
-
-def _metadata(job: AurlTrainingJob, start: Start, base: Json) -> Json:
-    process = {
-        "role": start.role.value,
-        "index": start.index,
-        "attempt": start.attempt,
-        "round": start.round,
-    }
-    labels = {
-        names.MANAGED_BY: names.MANAGER,
-        names.JOB: job.metadata.name,
-        names.JOB_UID: job.metadata.uid,
-        names.ROLE: start.role.value,
-        names.INDEX: str(start.index),
-        names.ATTEMPT: str(start.attempt),
-        names.ROUND: str(start.round),
-    }
-    return {
-        **base,
-        "name": names.pod_name(job.metadata.name, start.name),
-        "namespace": job.metadata.namespace,
-        "labels": {**(base.get("labels") or {}), **labels},
-        "annotations": {**(base.get("annotations") or {}), names.PROCESS: json.dumps(process)},
-        "ownerReferences": [owner(job)],
-    }
-
-
-def owner(job: AurlTrainingJob) -> Json:
-    """What makes an object go with its job."""
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "name": job.metadata.name,
-        "uid": job.metadata.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
-
-
-def _spec(job: AurlTrainingJob, start: Start, base: Json) -> Json:
-    spec = job.spec
-    container = base["containers"][0]
-    is_node = start.role is Role.NODE
-    container["resources"] = (
-        spec.resources.to_object() if is_node else {"requests": _SMALL, "limits": {"memory": "1Gi"}}
-    )
-    container["securityContext"] = CONTAINER_SECURITY
-    container["imagePullPolicy"] = "IfNotPresent"
-    container["terminationMessagePath"] = TERMINATION_LOG
-    container["terminationMessagePolicy"] = "File"
-    container["env"] += [
-        {"name": str(Env.NODE_UID), "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        plain["AURL_PROGRESS_HOST"] = "0.0.0.0"
+        plain["AURL_BARRED"] = ",".join(barred)
+    for name, value in plain.items():
+        if len(value.encode()) > _ENV_BYTES:
+            raise ConfigError(
+                [
+                    f"spec.training: the experiment takes {len(value.encode())} bytes as {name}; "
+                    f"at most {_ENV_BYTES} reach a pod"
+                ]
+            )
+    of_the_pod = {str(Env.NODE_UID): "metadata.uid", _POD_IP: "status.podIP"}
+    return [
+        *({"name": n, "valueFrom": {"fieldRef": {"fieldPath": path}}} for n, path in of_the_pod.items()),
+        *({"name": name, "value": value} for name, value in plain.items() if value),
     ]
-    # Before the arguments that name it: the kubelet expands only what it has read.
-    container["env"].insert(
-        0, {"name": "AURL_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
-    )
-    container["volumeMounts"] += SCRATCH_MOUNTS
-    base["volumes"] += SCRATCH
-    if start.role is Role.STORE:
-        container["readinessProbe"] = {
-            "tcpSocket": {"port": names.STORE_PORT},
-            "periodSeconds": 1,
-            "failureThreshold": 3,
+
+
+def _resources(job: AurlTrainingJob) -> dict[str, Any]:
+    given = job.spec.resources
+    both = {"requests": given.requests, "limits": given.limits}
+    return {k: {name: str(amount) for name, amount in v.items()} for k, v in both.items() if v}
+
+
+def _ports(role: Role) -> dict[str, Any]:
+    if role is Role.NODE:
+        return {"ports": [{"name": "progress", "containerPort": names.PROGRESS_PORT}]}
+    if role is Role.STORE:
+        probe = {"tcpSocket": {"port": names.STORE_PORT}, "periodSeconds": 1, "failureThreshold": 3}
+        return {
+            "ports": [{"name": "c10d", "containerPort": names.STORE_PORT}],
+            "readinessProbe": probe,
         }
-    elif spec.checkpoint.secret is not None:
-        container["envFrom"] = [{"secretRef": {"name": spec.checkpoint.secret}}]
-    if spec.command is not None:
-        container["volumeMounts"].append(agent_mount.MOUNT)
-        base["volumes"].append(agent_mount.volume(job))
-    base |= {
-        "restartPolicy": "Never",
-        "securityContext": POD_SECURITY,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": spec.termination_grace_period_seconds if is_node else 5,
-        "tolerations": [
-            {
-                "key": f"node.kubernetes.io/{state}",
-                "operator": "Exists",
-                "effect": "NoExecute",
-                "tolerationSeconds": LOST_SECONDS,
-            }
-            for state in ("not-ready", "unreachable")
-        ],
-    }
-    if spec.scheduling.priority_class is not None:
-        base["priorityClassName"] = spec.scheduling.priority_class
-    if not base.get("nodeSelector"):
-        base.pop("nodeSelector", None)
-    if not is_node:
-        _place_like_nodes(job, base)
-    return base
+    return {"ports": []}
 
 
-def _place_like_nodes(job: AurlTrainingJob, base: Json) -> None:
-    """Store and cleaner go where the nodes may go; all else of the template is about training."""
-    wanted = job.spec.template.get("spec") or {}
-    for field in ("nodeSelector", "schedulerName", "imagePullSecrets", "runtimeClassName"):
-        if field in wanted:
-            base[field] = wanted[field]
-    base["tolerations"] += wanted.get("tolerations") or []
+@functools.cache
+def _client() -> ApiClient:
+    return ApiClient()
 
 
-_OURS = ("restartPolicy", "hostNetwork", "hostPID", "hostIPC", "terminationGracePeriodSeconds")
-
-
-def _refused_template(job: AurlTrainingJob) -> list[str]:
-    template = job.spec.template
-    problems = [
-        f"spec.template.{key}: only metadata and spec can be overridden"
-        for key in template
-        if key not in ("metadata", "spec")
-    ]
-    spec = template.get("spec")
-    if spec is not None and not isinstance(spec, dict):
-        return [*problems, "spec.template.spec: expected a mapping, as in a pod"]
-    spec = spec or {}
-    problems += [f"spec.template.spec.{key}: is Aurl's to set" for key in _OURS if key in spec]
-    for at, container in enumerate(spec.get("containers") or []):
-        place = f"spec.template.spec.containers[{at}]"
-        if not isinstance(container, dict) or not container.get("name"):
-            problems.append(f"{place}: give its name; the training container is called trainer")
-        elif container["name"] == names.TRAINER_CONTAINER:
-            for key in ("command", "args", "image"):
-                if key in container:
-                    problems.append(f"{place}.{key}: use spec.image, spec.command or spec.training")
-    return problems
+def _plain(name: str, role: TorchxRole) -> dict[str, Any]:
+    """TorchX's pod of a role as plain JSON."""
+    made: dict[str, Any] = _client().sanitize_for_serialization(role_to_pod(name, role, None))
+    return made

@@ -44,7 +44,7 @@ class Api:
         counted: Callable[[str, int, str], None] | None = None,
         stop_after: int | None = None,
     ) -> None:
-        """`counted(verb, status, resource)` is told of each try. `stop_after`: for tests only, see `_stop`."""
+        """`counted(verb, status, resource)` is told of each try; `stop_after` is for tests, see `_stop`."""
         self.connection = to
         self.namespace = to.namespace
         self._counted = counted or (lambda verb, status, resource: None)

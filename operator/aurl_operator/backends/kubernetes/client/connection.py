@@ -47,9 +47,7 @@ async def connection(context: str | None = None) -> Connection:
             own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
             namespace = own.read_text().strip() if own.exists() else namespace
         else:
-            await load_kube_config(
-                context=context, client_configuration=configuration, persist_config=False
-            )
+            await load_kube_config(context=context, client_configuration=configuration, persist_config=False)
             namespace = _namespace(context)
     except (ConfigException, FileNotFoundError) as error:
         raise MissingError(f"no cluster: {str(error).splitlines()[0]}; {HOW}") from None

@@ -1,12 +1,12 @@
 """What the API server answered when it did not do what was asked.
 
-    AurlError
-    └── ApiError             any refusal; `status` is the HTTP code, `reason` the server's one word
-        ├── NotFoundError    404
-        ├── ConflictError    409: exists already, or is not what it was when it was read
-        ├── ForbiddenError   401, 403: not allowed, or a quota is used up
-        ├── InvalidError     400, 422: the object itself is wrong
-        └── UnavailableError the server cannot be reached or has no time, after all tries
+AurlError
+└── ApiError             any refusal; `status` is the HTTP code, `reason` the server's one word
+    ├── NotFoundError    404
+    ├── ConflictError    409: exists already, or is not what it was when it was read
+    ├── ForbiddenError   401, 403: not allowed, or a quota is used up
+    ├── InvalidError     400, 422: the object itself is wrong
+    └── UnavailableError the server cannot be reached or has no time, after all tries
 """
 
 from __future__ import annotations

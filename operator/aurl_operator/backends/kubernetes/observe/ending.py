@@ -14,7 +14,12 @@ from aurl_operator.backends.kubernetes.observe.times import seconds
 from aurl_operator.core.observed import End
 from aurl_trainer.contract import RecordError, Termination
 
-_PREEMPTED = ("PreemptionByScheduler", "EvictionByEvictionAPI", "DeletionByTaintManager", "TerminationByKubelet")
+_PREEMPTED = (
+    "PreemptionByScheduler",
+    "EvictionByEvictionAPI",
+    "DeletionByTaintManager",
+    "TerminationByKubelet",
+)
 _NEVER_STARTS = ("StartError", "ContainerCannotRun", "RunContainerError")
 
 

@@ -20,7 +20,9 @@ def _waiting(error: ApiError) -> Waiting:
         if "violates PodSecurity" in words:
             return Waiting(WaitingReason.REFUSED, f"{words} (see docs/security.md)")
         if "PriorityClass" in words:
-            return Waiting(WaitingReason.REFUSED, f"{words}; create it, or mend spec.scheduling.priorityClass")
+            return Waiting(
+                WaitingReason.REFUSED, f"{words}; create it, or mend spec.scheduling.priorityClass"
+            )
         if "is forbidden: User" in words:
             return Waiting(WaitingReason.REFUSED, f"the operator may not do this: {words}")
     if isinstance(error, InvalidError):

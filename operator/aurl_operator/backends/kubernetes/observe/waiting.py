@@ -44,9 +44,7 @@ def _unschedulable(message: str) -> WaitingReason:
     return WaitingReason.VOLUME if volume else WaitingReason.UNSCHEDULABLE
 
 
-def _container(
-    pod: Mapping[str, Any], found: Mapping[str, Any], now: float, *, ran_before: bool
-) -> Waiting:
+def _container(pod: Mapping[str, Any], found: Mapping[str, Any], now: float, *, ran_before: bool) -> Waiting:
     reason, message = str(found["reason"]), str(found.get("message") or found["reason"])
     if reason in _PULL:
         began = seconds(_scheduled_at(pod)) or now

@@ -1,0 +1,113 @@
+"""kopf's handlers and nothing else: an event arrives, the cache learns it, the job's name goes on the queue.
+
+    kopf run -m aurl_operator.app        or        aurl-operator
+
+At the start the Lease is taken, then everything is listed, then work begins; losing the Lease ends the
+process at once. Not here: any decision, any call to the API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import Any
+
+import kopf
+
+from aurl_operator import metrics
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.lease import Lease
+from aurl_operator.backends.kubernetes.runtime import Runtime
+from aurl_operator.queue import Key
+from aurl_operator.service import servers
+from aurl_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SETTINGS = Settings.from_environment()
+GONE = "DELETED"
+
+
+@kopf.on.startup()
+async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
+    """Take the Lease, list everything, begin to work."""
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    settings.watching.server_timeout = 300
+    settings.watching.label_selectors["pods"] = names.SELECTOR
+    for noisy in ("kopf.objects", "kopf.activities", "kopf._core", "aiohttp.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    api = await Api.connect(counted=metrics.counted, stop_after=SETTINGS.stop_after_calls)
+    memo.api = api
+    memo.runtime = runtime = Runtime(api, SETTINGS)
+    memo.servers = await servers(SETTINGS, runtime)
+    namespace = SETTINGS.lease_namespace or os.environ.get("POD_NAMESPACE") or api.namespace
+    memo.lease = Lease(api, namespace, SETTINGS.lease_name, SETTINGS.identity)
+    await memo.lease.acquire()
+    metrics.LEADER.set(1)
+    memo.holding = asyncio.create_task(_hold(memo.lease))
+    await runtime.start()
+
+
+@kopf.on.cleanup()
+async def stop(memo: kopf.Memo, **_: Any) -> None:
+    """End all work, then hand the Lease over."""
+    if "holding" in memo:
+        memo.holding.cancel()
+        await memo.runtime.stop()
+        await memo.lease.release()
+        metrics.LEADER.set(0)
+    if "servers" in memo:
+        await memo.servers.cleanup()
+    await memo.api.close()
+
+
+@kopf.on.event(names.GROUP, names.VERSION, names.PLURAL)
+async def job(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
+    """A job was created, changed or deleted."""
+    runtime: Runtime = memo.runtime
+    runtime.heard_at = time.monotonic()
+    body = dict(event["object"])
+    if event["type"] == GONE:
+        runtime.queue.add(runtime.cache.drop_job(body))
+        return
+    key, news = runtime.cache.put_job(body)
+    if news:
+        runtime.queue.add(key)
+
+
+@kopf.on.event("", "v1", "pods")
+async def pod(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
+    """A pod of ours was created, changed or deleted."""
+    runtime: Runtime = memo.runtime
+    runtime.heard_at = time.monotonic()
+    body = {"kind": "Pod", **event["object"]}
+    cache = runtime.cache
+    key: Key | None = cache.drop_pod(body, time.time()) if event["type"] == GONE else cache.put_pod(body)
+    if key is not None:
+        runtime.queue.add(key)
+
+
+async def machine(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
+    """A machine came, changed or went."""
+    runtime: Runtime = memo.runtime
+    runtime.heard_at = time.monotonic()
+    body = dict(event["object"])
+    gone = event["type"] == GONE
+    for key in runtime.cache.drop_machine(body) if gone else runtime.cache.put_machine(body):
+        runtime.queue.add(key)
+
+
+if SETTINGS.machines:
+    kopf.on.event("", "v1", "nodes")(machine)
+
+
+async def _hold(lease: Lease) -> None:
+    """Two operators at work never settle: without the Lease this process ends before another begins."""
+    await lease.hold()
+    logging.shutdown()
+    os._exit(1)

@@ -1,0 +1,173 @@
+"""The operator's hands: each action of a plan as a call to the API server, safe to do twice.
+
+Not here: what is wanted (core), and the one patch of the status (controller.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.cache import Cache, Entry
+from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.backends.kubernetes.client.api import Api, Json
+from aurl_operator.backends.kubernetes.client.errors import (
+    ApiError,
+    ConflictError,
+    NotFoundError,
+    UnavailableError,
+)
+from aurl_operator.backends.kubernetes.events import event
+from aurl_operator.backends.kubernetes.observe.refusal import refusal
+from aurl_operator.core.observed import Refusal, Role, Waiting, WaitingReason
+from aurl_operator.core.plan import Action, DeleteJob, Release, Remove, Start, Stop
+from aurl_operator.launch.pod.agent_mount import config_map
+from aurl_operator.launch.pod.gang import group
+from aurl_operator.launch.pod.manifest import PodDefaults, pod
+from aurl_trainer.contract import LedgerEntry
+
+log = logging.getLogger(__name__)
+
+
+class Pace:
+    """At most so many starts a second, over all jobs; a second's worth may come at once."""
+
+    def __init__(self, per_second: float) -> None:
+        self._every = 1.0 / per_second
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Until it is this caller's turn."""
+        now = time.monotonic()
+        self._next = max(self._next, now - 1.0) + self._every
+        if self._next > now:
+            await asyncio.sleep(self._next - now)
+
+
+class Hands:
+    """Acts on pods, jobs and events."""
+
+    def __init__(self, api: Api, cache: Cache, defaults: PodDefaults, pace: Pace) -> None:
+        self._api = api
+        self._cache = cache
+        self._defaults = defaults
+        self._pace = pace
+
+    async def act(self, entry: Entry, action: Action) -> None:
+        """Carries one action out. Raises ApiError where trying again later is the answer."""
+        namespace = entry.job["metadata"]["namespace"]
+        if isinstance(action, Start):
+            await self._start(entry, action)
+        elif isinstance(action, Stop):
+            grace = 0 if action.kill else int(action.grace_seconds)
+            await self._delete_pod(entry, action.uid, grace)
+        elif isinstance(action, Remove):
+            await self._delete_pod(entry, action.uid, 0)
+        elif isinstance(action, DeleteJob):
+            try:
+                await self._api.delete(paths.job(namespace, entry.job["metadata"]["name"]), uid=entry.uid)
+            except (NotFoundError, ConflictError):
+                return
+        elif isinstance(action, Release):
+            await self.finalizer(entry, wanted=False)
+
+    async def tell(self, entry: Entry, items: list[LedgerEntry], *, check: bool = False) -> None:
+        """Writes Events. `check`: they may be there already, so look before writing."""
+        namespace = entry.job["metadata"]["namespace"]
+        for item in items:
+            body = event(entry, item)
+            try:
+                if check:
+                    try:
+                        await self._api.get(f"{paths.events(namespace)}/{body['metadata']['name']}")
+                        continue
+                    except NotFoundError:
+                        pass
+                await self._api.create(paths.events(namespace), body)
+            except ConflictError:
+                continue
+            except ApiError as error:
+                if isinstance(error, UnavailableError):
+                    raise
+                log.warning("event %s not written: %s", item.id, error.message)
+
+    async def finalizer(self, entry: Entry, *, wanted: bool) -> None:
+        """Puts our finalizer on the job, or takes it off. Raises ConflictError if the job has changed."""
+        metadata = entry.job["metadata"]
+        before = metadata.get("finalizers") or []
+        if (names.FINALIZER in before) == wanted:
+            return
+        after = [*before, names.FINALIZER] if wanted else [f for f in before if f != names.FINALIZER]
+        body: Json = {"metadata": {"resourceVersion": entry.version, "finalizers": after}}
+        try:
+            done = await self._api.merge(paths.job(metadata["namespace"], metadata["name"]), body)
+        except NotFoundError:
+            return
+        self._cache.put_job(done)
+
+    async def _start(self, entry: Entry, start: Start) -> None:
+        assert entry.parsed is not None
+        namespace = entry.job["metadata"]["namespace"]
+        job = entry.parsed
+        slot = (start.role, start.index)
+        entry.refusals.pop(slot, None)
+        body = pod(job, start, self._defaults)
+        await self._pace.wait()
+        try:
+            await self._prepare(entry, start)
+            made = await self._api.create(paths.pods(namespace), body)
+        except ConflictError as error:
+            made = await self._api.get(paths.pod(namespace, body["metadata"]["name"]))
+            owners = {o["uid"] for o in made["metadata"].get("ownerReferences", [])}
+            if entry.uid not in owners:
+                words = f"{error.message}, and is not of this job: delete it or rename the job"
+                waiting = Waiting(WaitingReason.REFUSED, words)
+                entry.refusals[slot] = Refusal(start.role, start.index, start.attempt, waiting, time.time())
+                return
+        except UnavailableError:
+            # It may exist or not. If it does, it will be seen; if not, its number is given up.
+            return
+        except ApiError as error:
+            entry.refusals[slot] = refusal(start, error, time.time())
+            log.info("%s refused: %s", start.name, error.message)
+            return
+        self._cache.put_pod(made)
+
+    async def _prepare(self, entry: Entry, start: Start) -> None:
+        """What a pod needs beside itself: the agent's files, its gang."""
+        assert entry.parsed is not None
+        job = entry.parsed
+        namespace = entry.job["metadata"]["namespace"]
+        files = None if entry.prepared else config_map(job)
+        if files is not None:
+            await self._ensure(paths.config_maps(namespace), files)
+        entry.prepared = True
+        gang = group(job) if start.role is Role.NODE else None
+        if gang is not None:
+            await self._ensure(paths.pod_groups(namespace), gang)
+
+    async def _ensure(self, path: str, body: Json) -> None:
+        try:
+            await self._api.create(path, body)
+        except ConflictError:
+            return
+
+    async def _delete_pod(self, entry: Entry, uid: str, grace: int) -> None:
+        known = entry.pods.get(uid)
+        if known is None or uid in entry.vanished:
+            return
+        metadata = known["metadata"]
+        try:
+            done = await self._api.delete(
+                paths.pod(metadata["namespace"], metadata["name"]), uid=uid, grace=grace
+            )
+        except (NotFoundError, ConflictError):
+            # Gone, or its name is another pod's by now.
+            self._cache.drop_pod(known, time.time())
+            return
+        if done.get("kind") == "Pod":
+            self._cache.put_pod(done)
+            if grace == 0:
+                self._cache.drop_pod(done, time.time())

@@ -1,0 +1,186 @@
+"""What is known of the cluster: jobs, their pods, machines. Events and our own writes come in.
+
+An older version of an object never replaces a newer one. A pod whose object is gone stays as a ghost until
+its end is booked. Ends once seen stay as they were seen. Not here: watching (app.py), deciding (core).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aurl_operator.api.spec import AurlTrainingJob
+from aurl_operator.backends.kubernetes.observe.machine import Machine, machine
+from aurl_operator.backends.kubernetes.observe.process import job_name
+from aurl_operator.core.memory import Memory
+from aurl_operator.core.observed import End, Refusal, Role
+from aurl_operator.queue import Key
+from aurl_trainer.contract import Progress
+
+Json = dict[str, Any]
+
+LOST_SECONDS = 10.0
+"""How long a machine must be not ready before its pods count as lost: an API server that comes back finds
+every machine silent for a moment."""
+
+
+@dataclass
+class Entry:
+    """One job, and all that the operator knows of it."""
+
+    job: Json
+    parsed: AurlTrainingJob | None = None
+    parsed_generation: int | None = None
+    problem: str | None = None
+    """Why the spec cannot be used."""
+    memory: Memory | None = None
+    """None until the first look; from then on ours, whatever the object says."""
+    damaged: str | None = None
+    """Why the memory in the object could not be read."""
+    pods: dict[str, Json] = field(default_factory=dict)
+    """By UID, ghosts included."""
+    vanished: dict[str, float] = field(default_factory=dict)
+    """UIDs whose object is gone, and since when."""
+    ends: dict[str, End] = field(default_factory=dict)
+    refusals: dict[tuple[Role, int], Refusal] = field(default_factory=dict)
+    progress: Progress | None = None
+    speaker: str | None = None
+    """UID of the pod that answered as rank 0 last."""
+    silent: int = 0
+    """Questions for progress in a row that nobody answered."""
+    patched_at: float = 0.0
+    prepared: bool = False
+    """Objects that pods need beside themselves are there."""
+
+    @property
+    def version(self) -> str:
+        """The object's resourceVersion."""
+        return str(self.job["metadata"]["resourceVersion"])
+
+    @property
+    def uid(self) -> str:
+        """The object's UID."""
+        return str(self.job["metadata"]["uid"])
+
+
+class Cache:
+    """All jobs by key. For one event loop."""
+
+    def __init__(self, notice_taints: Collection[str]) -> None:
+        self.entries: dict[Key, Entry] = {}
+        self.machines: dict[str, Machine] = {}
+        self.machines_known = False
+        """Whether machines are watched: only then does an unknown one mean a machine that is gone."""
+        self._taints = notice_taints
+        self._orphans: dict[Key, dict[str, Json]] = {}
+
+    def put_job(self, job: Json) -> tuple[Key, bool]:
+        """Takes in a job. Returns its key, and whether it is news to us."""
+        key = _key(job)
+        entry = self.entries.get(key)
+        job = _trimmed(job)
+        if entry is None or entry.uid != job["metadata"]["uid"]:
+            self.entries[key] = Entry(job, pods=self._orphans.pop(key, {}))
+            return key, True
+        if _version(job) <= _version(entry.job):
+            return key, False
+        entry.job = job
+        return key, True
+
+    def drop_job(self, job: Json) -> Key:
+        """The job's object is gone; its pods follow by their owner references."""
+        key = _key(job)
+        entry = self.entries.get(key)
+        if entry is not None and entry.uid == job["metadata"]["uid"]:
+            del self.entries[key]
+        return key
+
+    def put_pod(self, pod: Json) -> Key | None:
+        """Takes in a pod. Returns its job's key if that is news."""
+        name = job_name(pod)
+        if name is None:
+            return None
+        key = (pod["metadata"]["namespace"], name)
+        pods = self._pods_of(key, pod)
+        uid = pod["metadata"]["uid"]
+        if uid in pods and _version(pod) <= _version(pods[uid]):
+            return None
+        pods[uid] = _trimmed(pod)
+        entry = self.entries.get(key)
+        if entry is not None:
+            entry.vanished.pop(uid, None)
+        return key
+
+    def drop_pod(self, pod: Json, now: float) -> Key | None:
+        """The pod's object is gone: it stays as a ghost until its end is booked."""
+        name = job_name(pod)
+        if name is None:
+            return None
+        key = (pod["metadata"]["namespace"], name)
+        entry = self.entries.get(key)
+        if entry is None:
+            self._orphans.get(key, {}).pop(pod["metadata"]["uid"], None)
+            return None
+        uid = pod["metadata"]["uid"]
+        entry.pods[uid] = _trimmed(pod)
+        entry.vanished.setdefault(uid, now)
+        return key
+
+    def put_machine(self, node: Json) -> set[Key]:
+        """Takes in a machine. Returns the jobs to which that matters."""
+        found = machine(node, self._taints)
+        if self.machines.get(found.name) == found:
+            return set()
+        self.machines[found.name] = found
+        return self._jobs_on(found.name)
+
+    def drop_machine(self, node: Json) -> set[Key]:
+        """The machine is not part of the cluster any more."""
+        name = node["metadata"]["name"]
+        self.machines.pop(name, None)
+        return self._jobs_on(name)
+
+    def forget_ghosts(self, entry: Entry, booked: Collection[str]) -> None:
+        """Lets go of pods that are gone and whose end is booked."""
+        for uid in [u for u in entry.vanished if u in booked]:
+            del entry.vanished[uid]
+            entry.pods.pop(uid, None)
+            entry.ends.pop(uid, None)
+
+    def _pods_of(self, key: Key, pod: Json) -> dict[str, Json]:
+        entry = self.entries.get(key)
+        if entry is None:
+            return self._orphans.setdefault(key, {})
+        owners = {owner["uid"] for owner in pod["metadata"].get("ownerReferences", [])}
+        # A pod of a job of the same name that was deleted is on its way out, and none of ours.
+        return entry.pods if entry.uid in owners else {}
+
+    def _jobs_on(self, name: str) -> set[Key]:
+        return {
+            key
+            for key, entry in self.entries.items()
+            if any(pod.get("spec", {}).get("nodeName") == name for pod in entry.pods.values())
+        }
+
+
+def _key(job: Mapping[str, Any]) -> Key:
+    return job["metadata"]["namespace"], job["metadata"]["name"]
+
+
+def _version(item: Mapping[str, Any]) -> int:
+    return int(item["metadata"]["resourceVersion"])
+
+
+def _trimmed(item: Mapping[str, Any]) -> Json:
+    """Without what nobody reads and memory is spent on."""
+    metadata = {k: v for k, v in item["metadata"].items() if k != "managedFields"}
+    annotations = metadata.get("annotations")
+    if annotations is not None:
+        last = "kubectl.kubernetes.io/last-applied-configuration"
+        metadata["annotations"] = {k: v for k, v in annotations.items() if k != last}
+    trimmed = {**item, "metadata": metadata}
+    if item.get("kind") == "Pod" or "containers" in item.get("spec", {}):
+        kept = ("nodeName", "schedulingGates")
+        trimmed["spec"] = {k: v for k, v in item.get("spec", {}).items() if k in kept}
+    return trimmed

@@ -1,0 +1,264 @@
+"""One look at one job: observe, reconcile, one status patch, events, actions. Workers do so for all keys.
+
+The patch carries the version of the object that it was decided on: if the job has changed since, or another
+operator works on it, nothing is done and the fresh object is looked at. Not here: what is decided (core),
+watching (app.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from aurl_operator import metrics
+from aurl_operator.api import names
+from aurl_operator.api.load import parse_object
+from aurl_operator.api.status import JobStatus
+from aurl_operator.backends.kubernetes.act import Hands
+from aurl_operator.backends.kubernetes.cache import Cache, Entry
+from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.client.errors import ApiError, ConflictError, NotFoundError
+from aurl_operator.backends.kubernetes.difference import difference
+from aurl_operator.backends.kubernetes.events import told
+from aurl_operator.backends.kubernetes.look import observed, wakes
+from aurl_operator.core.memory import Memory, MemoryFormatError
+from aurl_operator.core.names import rfc3339
+from aurl_operator.core.plan import Plan
+from aurl_operator.core.reconcile import reconcile
+from aurl_operator.launch.pod.check import check
+from aurl_operator.launch.pod.manifest import PodDefaults
+from aurl_operator.queue import Key, Lane, Queue
+from aurl_trainer.contract import LedgerEntry
+from aurl_trainer.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+NEWS_SECONDS = 30.0
+"""A status in which only progress has changed is written so often at most."""
+
+AGAIN_SECONDS = 5.0
+"""After trouble with the API server, before the next try."""
+
+RESYNC_SECONDS = 600.0
+"""Every job is looked at so often, whatever happened or did not."""
+
+
+class Controller:
+    """Looks at jobs."""
+
+    def __init__(self, api: Api, cache: Cache, queue: Queue, hands: Hands, defaults: PodDefaults) -> None:
+        self._api = api
+        self._cache = cache
+        self._queue = queue
+        self._hands = hands
+        self._defaults = defaults
+
+    async def work(self) -> None:
+        """Looks at one key after the other, until cancelled."""
+        while True:
+            key = await self._queue.get()
+            try:
+                with metrics.RECONCILE.time():
+                    after = await self.look(key)
+                if after is not None:
+                    self._queue.add_at(key, time.monotonic() + after)
+            except ConflictError:
+                await self._refresh(key)
+            except NotFoundError:
+                await self._refresh(key)
+            except ApiError as error:
+                log.warning("%s/%s: %s", *key, error.message, extra={"job": "/".join(key)})
+                self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
+            except Exception:
+                log.exception("%s/%s: unexpected error", *key, extra={"job": "/".join(key)})
+                self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
+            finally:
+                self._queue.done(key)
+
+    async def look(self, key: Key) -> float | None:
+        """One look at one job. Returns after how many seconds to look again, whatever happens."""
+        entry = self._cache.entries.get(key)
+        if entry is None:
+            self._queue.forget(key)
+            return None
+        self._parse(entry)
+        if entry.parsed is None or entry.problem is not None:
+            await self._invalid(entry)
+            return None
+        outbox: tuple[LedgerEntry, ...] = ()
+        if entry.memory is None:
+            entry.memory = self._remembered(entry)
+            outbox = entry.memory.outbox
+        if self._wants_finalizer(entry):
+            await self._hands.finalizer(entry, wanted=True)
+        # What a predecessor wrote down and may not have told any more.
+        await self._hands.tell(entry, [e for e in outbox if told(e)], check=True)
+        now = time.time()
+        plan = reconcile(observed(entry, self._cache, entry.memory, now))
+        await self._persist(entry, plan, now)
+        self._report(key, entry, plan)
+        await self._hands.tell(entry, [e for e in plan.ledger if told(e)])
+        results = await asyncio.gather(
+            *(self._hands.act(entry, action) for action in plan.actions), return_exceptions=True
+        )
+        self._cache.forget_ghosts(entry, entry.memory.booked)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        if failed:
+            raise failed[0]
+        if plan.actions:
+            # What the actions brought about is seen at once.
+            self._queue.add(key)
+        times = [at - now for at in wakes(entry, self._cache, now)]
+        if plan.wake_after is not None:
+            times.append(plan.wake_after)
+        return min(times, default=None)
+
+    def _parse(self, entry: Entry) -> None:
+        generation = entry.job["metadata"].get("generation")
+        if entry.parsed_generation == generation and (entry.parsed or entry.problem):
+            return
+        entry.parsed_generation = generation
+        entry.problem = None
+        try:
+            job = parse_object(entry.job)
+            check(job, self._defaults)
+            entry.parsed = job
+        except ConfigError as error:
+            entry.problem = "; ".join(error.problems)
+
+    def _remembered(self, entry: Entry) -> Memory:
+        text = (entry.job.get("status") or {}).get("memory")
+        if text is None:
+            return Memory()
+        try:
+            return Memory.from_json(text)
+        except MemoryFormatError as error:
+            entry.damaged = str(error)
+            log.error("%s: %s; built anew from its pods", entry.job["metadata"]["name"], error)
+            return Memory()
+
+    def _wants_finalizer(self, entry: Entry) -> bool:
+        assert entry.parsed is not None
+        deleting = entry.job["metadata"].get("deletionTimestamp") is not None
+        wanted = entry.parsed.spec.cleanup.checkpoints != "Keep"
+        return (
+            wanted and not deleting and names.FINALIZER not in (entry.job["metadata"].get("finalizers") or [])
+        )
+
+    async def _persist(self, entry: Entry, plan: Plan, now: float) -> None:
+        before = entry.job.get("status") or {}
+        after = _status(entry, plan.status, plan.memory)
+        news = now - entry.patched_at >= NEWS_SECONDS
+        changed = news and _visible(before) != _visible(after)
+        if plan.urgent or changed or _edited(before, after):
+            await self._patch(entry, before, after, now)
+        entry.memory = plan.memory
+
+    async def _patch(self, entry: Entry, before: dict[str, Any], after: dict[str, Any], now: float) -> None:
+        patch = difference(before, after)
+        if not patch:
+            return
+        metadata = entry.job["metadata"]
+        body = {"metadata": {"resourceVersion": entry.version}, "status": patch}
+        done = await self._api.merge(paths.job(metadata["namespace"], metadata["name"], "status"), body)
+        entry.patched_at = now
+        self._cache.put_job(done)
+
+    async def _invalid(self, entry: Entry) -> None:
+        """Says that the spec cannot be used. What runs is left alone."""
+        status = dict(entry.job.get("status") or {})
+        conditions = [c for c in status.get("conditions", []) if c["type"] != "InvalidSpec"]
+        known = next((c for c in status.get("conditions", []) if c["type"] == "InvalidSpec"), None)
+        text = (entry.problem or "")[:1024]
+        since = known["lastTransitionTime"] if known else rfc3339(time.time())
+        condition = {
+            "type": "InvalidSpec",
+            "status": "True",
+            "reason": "InvalidSpec",
+            "message": text,
+            "lastTransitionTime": since,
+        }
+        phase = status.get("phase", "Pending")
+        after = {
+            **status,
+            "phase": phase,
+            "message": f"InvalidSpec: {text}"[:1024],
+            "conditions": [*conditions, condition],
+            "observedGeneration": entry.job["metadata"].get("generation"),
+        }
+        await self._patch(entry, status, after, time.time())
+
+    async def _refresh(self, key: Key) -> None:
+        """The job has changed behind us: take it as it is now, and look again."""
+        try:
+            job = await self._api.get(paths.job(*key))
+        except NotFoundError:
+            entry = self._cache.entries.get(key)
+            if entry is not None:
+                self._cache.drop_job(entry.job)
+            return
+        except ApiError:
+            self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
+            return
+        self._cache.put_job(job)
+        self._queue.add(key)
+
+    def _report(self, key: Key, entry: Entry, plan: Plan) -> None:
+        for item in plan.ledger:
+            extra = {"job": "/".join(key), "kind": item.kind, "incident": item.id, "cause": item.cause}
+            log.info("%s %s", item.kind, item.message or item.phase or "", extra=extra)
+            if item.kind == "incident" and item.cause is not None:
+                metrics.INCIDENTS.labels(item.cause).inc()
+            if item.kind == "recovered" and item.recovery_seconds is not None:
+                metrics.RECOVERY.labels(item.cause or "").observe(item.recovery_seconds)
+        if plan.status.goodput.ratio is not None:
+            metrics.GOODPUT.labels(*key).set(plan.status.goodput.ratio)
+
+    def resync(self) -> None:
+        """Wants every job looked at."""
+        for key in self._cache.entries:
+            self._queue.add(key, Lane.NEWS)
+
+
+def _status(entry: Entry, status: JobStatus, memory: Memory) -> dict[str, Any]:
+    plain = status.to_object()
+    plain["memory"] = memory.to_json()
+    plain["selector"] = f"{names.JOB}={entry.job['metadata']['name']},{names.ROLE}=node"
+    if entry.damaged is not None:
+        plain["conditions"] = [
+            *plain.get("conditions", []),
+            {
+                "type": "MemoryRebuilt",
+                "status": "True",
+                "reason": "MemoryDamaged",
+                "message": entry.damaged[:1024],
+                "lastTransitionTime": plain.get("startTime") or rfc3339(time.time()),
+            },
+        ]
+    return plain
+
+
+def _visible(status: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in status.items() if key != "memory"}
+
+
+_MOVING = ("memory", "progress", "goodput", "checkpoint", "incidents")
+
+
+def _edited(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether somebody else has written into what only changes when we write it."""
+    settled = {key: value for key, value in before.items() if key not in _MOVING}
+    if settled != {key: value for key, value in after.items() if key not in _MOVING}:
+        return True
+    return not _is_memory(before.get("memory"))
+
+
+def _is_memory(text: Any) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,140 @@
+"""Asking rank 0 of each job how far it is, over HTTP, with bounds on time, size and number.
+
+A job is asked often while something is open, and seldom while all is well: the more jobs, the seldomer. One
+that never answers (`command` jobs do not) is asked ever more seldom. Not here: what an answer means (core).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.cache import Cache, Entry
+from aurl_operator.core.observed import Role
+from aurl_operator.queue import Key
+from aurl_trainer.contract import Progress, RecordError
+
+SECONDS = 2.0
+BYTES = 65536
+AT_ONCE = 64
+OFTEN = 1.0
+"""Seconds between questions while something is open."""
+
+SELDOM = 5.0
+"""Seconds between questions while all is well and jobs are few."""
+
+SELDOMEST = 30.0
+JOBS_A_SECOND = 50.0
+"""Questions a second over all jobs, while all is well."""
+
+
+def interval(entry: Entry, jobs: int) -> float:
+    """Seconds until `entry` is asked again, without jitter."""
+    usual = min(SELDOMEST, max(SELDOM, jobs / JOBS_A_SECOND))
+    if entry.silent:
+        return min(60.0, OFTEN * 1.5 ** min(entry.silent, 12))
+    memory = entry.memory
+    if memory is None or entry.progress is None or any(not i.over for i in memory.incidents):
+        return OFTEN
+    return usual
+
+
+class Poller:
+    """Asks all the jobs in turn; `heard` is told of each new answer."""
+
+    def __init__(self, cache: Cache, heard: Callable[[Key], None]) -> None:
+        self._cache = cache
+        self._heard = heard
+        self._due: dict[Key, float] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._asking: set[Key] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=SECONDS)
+        connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+            loop = asyncio.get_running_loop()
+            while True:
+                now = loop.time()
+                for key in [k for k in self._due if k not in self._cache.entries]:
+                    del self._due[key]
+                for key, entry in list(self._cache.entries.items()):
+                    if key in self._asking or self._due.get(key, 0.0) > now or not _askable(entry):
+                        continue
+                    self._asking.add(key)
+                    task = asyncio.create_task(self._ask(session, key, entry))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                await asyncio.sleep(0.5)
+
+    async def _ask(self, session: aiohttp.ClientSession, key: Key, entry: Entry) -> None:
+        try:
+            async with self._slots:
+                before = entry.progress
+                await _question(entry, lambda url: _answer(session, url))
+            if entry.progress is not before:
+                self._heard(key)
+        finally:
+            self._asking.discard(key)
+            seconds = interval(entry, len(self._cache.entries)) * random.uniform(0.8, 1.2)
+            self._due[key] = asyncio.get_running_loop().time() + seconds
+
+
+def _askable(entry: Entry) -> bool:
+    if entry.parsed is None or entry.parsed.spec.training is None:
+        return False
+    return any(_address(entry, uid) for uid in entry.pods)
+
+
+def _address(entry: Entry, uid: str) -> str | None:
+    pod = entry.pods[uid]
+    labels = pod["metadata"].get("labels") or {}
+    running = pod.get("status", {}).get("phase") == "Running" and uid not in entry.vanished
+    if not running or labels.get(names.ROLE) != Role.NODE.value or uid in entry.ends:
+        return None
+    address: str | None = pod["status"].get("podIP")
+    return address
+
+
+async def _question(entry: Entry, ask: Callable[[str], Awaitable[Progress | None]]) -> None:
+    """Asks the pod that answered as rank 0 last; all nodes if it is not it any more."""
+    nodes = {uid: found for uid in entry.pods if (found := _address(entry, uid))}
+    if entry.speaker in nodes:
+        answer = await ask(nodes[entry.speaker])
+        if answer is not None and answer.rank == 0:
+            _take(entry, answer)
+            return
+    entry.speaker = None
+    answers = await asyncio.gather(*(ask(address) for address in nodes.values()))
+    for uid, answer in zip(nodes, answers, strict=True):
+        if answer is not None and answer.rank == 0:
+            entry.speaker = uid
+            _take(entry, answer)
+            return
+    entry.silent += 1
+
+
+def _take(entry: Entry, answer: Progress) -> None:
+    entry.silent = 0
+    if entry.progress is None or answer.at > entry.progress.at:
+        entry.progress = answer
+
+
+async def _answer(session: aiohttp.ClientSession, address: str) -> Progress | None:
+    host = f"[{address}]" if ":" in address else address
+    try:
+        async with session.get(f"http://{host}:{names.PROGRESS_PORT}/progress") as response:
+            if response.status != 200:
+                return None
+            body = await response.content.read(BYTES)
+            while len(body) < BYTES and (more := await response.content.read(BYTES - len(body))):
+                body += more
+            return Progress.from_json(body)
+    except (aiohttp.ClientError, TimeoutError, RecordError, ValueError):
+        return None

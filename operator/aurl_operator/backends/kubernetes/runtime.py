@@ -1,0 +1,100 @@
+"""The operator while it works: a client, what is known, the queue, its workers, and who asks for progress.
+
+Everything is listed before the first look, so that no job is taken for one without pods. Not here: events of
+the watches (app.py), which replica works (lease.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+
+from aurl_operator import metrics
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.act import Hands, Pace
+from aurl_operator.backends.kubernetes.cache import Cache
+from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.controller import RESYNC_SECONDS, Controller
+from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
+from aurl_operator.backends.kubernetes.progress import Poller
+from aurl_operator.launch.pod.manifest import PodDefaults
+from aurl_operator.queue import Lane, Queue
+from aurl_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GAUGE_SECONDS = 5.0
+STALE_SECONDS = 900.0
+"""Without any event or sign of life from the watches for so long, the operator is not ready."""
+
+
+class Runtime:
+    """All parts of a working operator, put together."""
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        self.settings = settings
+        self.cache = Cache(NOTICE_TAINTS if settings.notice_taints is None else settings.notice_taints)
+        self.queue = Queue(time.monotonic)
+        self.working = False
+        self.heard_at = time.monotonic()
+        self._api = api
+        defaults = PodDefaults(image=settings.default_image)
+        hands = Hands(api, self.cache, defaults, Pace(settings.creates_per_second))
+        self._controller = Controller(api, self.cache, self.queue, hands, defaults)
+        self._poller = Poller(self.cache, lambda key: self.queue.add(key, Lane.NEWS))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Lists what there is, then begins to work."""
+        started = time.monotonic()
+        namespaces: tuple[str | None, ...] = self.settings.namespaces or (None,)
+        if self.settings.machines:
+            self.cache.machines_known = True
+            for node in await self._api.list(paths.nodes()):
+                self.cache.put_machine(node)
+        for namespace in namespaces:
+            for pod in await self._api.list(paths.pods(namespace), labelSelector=names.SELECTOR):
+                self.cache.put_pod({"kind": "Pod", **pod})
+            for job in await self._api.list(paths.jobs(namespace)):
+                key, _ = self.cache.put_job(job)
+                self.queue.add(key)
+        log.info("%d jobs listed in %.1f s", len(self.cache.entries), time.monotonic() - started)
+        work = [self._controller.work() for _ in range(self.settings.workers)]
+        self._tasks = [asyncio.create_task(job) for job in (*work, self._poller.run(), self._watch())]
+        self.working = True
+
+    async def stop(self) -> None:
+        """Ends all work; what is half done is found and finished by whoever works next."""
+        self.working = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def ready(self) -> str | None:
+        """None if all is well, else what is not."""
+        silent = time.monotonic() - self.heard_at
+        if self.working and silent > STALE_SECONDS:
+            return f"nothing heard from the API server for {silent:.0f} s"
+        dead = [task for task in self._tasks if task.done()]
+        return f"{len(dead)} tasks have ended" if self.working and dead else None
+
+    async def _watch(self) -> None:
+        """The one timer: gauges, and now and then a look at every job."""
+        resynced = time.monotonic()
+        while True:
+            await asyncio.sleep(GAUGE_SECONDS)
+            metrics.QUEUE_AGE.set(self.queue.age())
+            metrics.QUEUE_DEPTH.set(len(self.queue))
+            phases = Counter(
+                entry.memory.phase.value for entry in self.cache.entries.values() if entry.memory is not None
+            )
+            metrics.JOBS.clear()
+            for phase, count in phases.items():
+                metrics.JOBS.labels(phase).set(count)
+            if time.monotonic() - resynced > RESYNC_SECONDS:
+                resynced = time.monotonic()
+                self._controller.resync()
