@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from aurl_trainer.commands.purge import purge
 from aurl_trainer.commands.train import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 app.command()(train)
+app.command()(purge)
 
 
 @app.callback()

@@ -54,6 +54,8 @@ class Env(StrEnum):
     """Address on which progress is served: 127.0.0.1 if absent, 0.0.0.0 in a pod."""
     BARRED = "AURL_BARRED"
     """Comma list of node UIDs that were replaced: this node's agent bars them before it joins."""
+    UPLOAD = "AURL_UPLOAD"
+    """`1` in a pod: records and the tail of the log are kept beside the checkpoints."""
     GRACE_SECONDS = "AURL_GRACE_SECONDS"
     """Seconds between SIGTERM and SIGKILL."""
     HANG_LIMITS = "AURL_HANG_LIMITS"

@@ -33,7 +33,7 @@ from torch.distributed import DistNetworkError, DistStoreError
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from aurl_trainer.agent.beats import AwakeClock
-from aurl_trainer.agent.blame import ALL_WELL, Ending, agent_failed, ending, last_line
+from aurl_trainer.agent.blame import ALL_WELL, BARRED, Ending, agent_failed, ending, last_line
 from aurl_trainer.agent.board import listen
 from aurl_trainer.agent.launch import make_node, read_launch
 from aurl_trainer.agent.node import Node, say
@@ -102,6 +102,9 @@ def run(arguments: Sequence[str]) -> NoReturn:
         for pulse, node in zip(pulses, nodes, strict=False):
             if pulse.exchanges != heard:
                 heard, answered = pulse.exchanges, awake
+            if pulse.barred and verdict is None:
+                verdict = ending(Cause.PREEMPTED, BARRED)
+                continue
             silent = awake - answered
             if pulse.lost is None and silent <= settings.peer_timeout:
                 continue

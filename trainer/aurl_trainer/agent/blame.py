@@ -171,6 +171,7 @@ class Ending:
 
 
 ALL_WELL = "all ranks ended well"
+BARRED = "another node has taken this one's place"
 
 _EXITS = {
     Cause.SUCCEEDED: ExitCode.OK,

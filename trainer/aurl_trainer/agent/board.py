@@ -56,6 +56,17 @@ def connect(store: str, timeout: float, connect_timeout: float | None = None) ->
     return client
 
 
+def bar(store: TCPStore, nodes: list[str]) -> None:
+    """Say that these nodes, by UID, were replaced: if one comes back it must not join."""
+    for uid in nodes:
+        store.set(f"aurl/barred/{uid}", "1")
+
+
+def is_barred(store: TCPStore, node: str) -> bool:
+    """Whether somebody has taken this node's place."""
+    return bool(node) and bool(store.check([f"aurl/barred/{node}"]))
+
+
 class Board:
     """The beats of one world in the store, as one of its members writes and reads them."""
 

@@ -20,7 +20,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousParameters
 from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import config_from_args, get_args_parser
 
-from aurl_trainer.agent.board import BEAT_TIMEOUT, address, connect, listen
+from aurl_trainer.agent.board import BEAT_TIMEOUT, address, bar, connect, listen
 from aurl_trainer.agent.node import Node, Settings
 from aurl_trainer.agent.processes import START
 from aurl_trainer.agent.pulse import Pulse
@@ -85,6 +85,7 @@ def make_node(launch: Launch, notice: threading.Event) -> tuple[Pulse, Node]:
         "c10d", launch.store, config.run_id, config.min_nodes, config.max_nodes, config.local_addr, **conf
     )
     store = connect(launch.store, float(conf["read_timeout"]), float(conf["connect_timeout"]))
+    bar(store, [uid for uid in os.environ.get(Env.BARRED, "").split(",") if uid])
     handler = Rendezvous.create(store, parameters, notice.is_set)
     pulse = Pulse(
         connect(launch.store, BEAT_TIMEOUT, 30.0), config.run_id, settings.node, settings.peer_timeout

@@ -30,6 +30,7 @@ from torch.distributed.elastic.rendezvous.api import (
 from aurl_trainer.agent.beats import PEER_TIMEOUT, State, hang_limits, missing
 from aurl_trainer.agent.blame import (
     ALL_WELL,
+    BARRED,
     Ending,
     Fault,
     RankEnd,
@@ -110,6 +111,8 @@ class Node(Ranks):
             result = None
             while result is None:
                 try:
+                    if self._pulse.look_barred():
+                        return ending(Cause.PREEMPTED, BARRED)
                     self._form()
                     result = self._watch()
                 except DistStoreError as error:

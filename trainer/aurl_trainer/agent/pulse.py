@@ -6,6 +6,7 @@ Not here: how beats are judged (beats.py); what the node does about the news (no
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from aurl_trainer.agent.beats import (
     trouble,
 )
 from aurl_trainer.agent.blame import last_line
-from aurl_trainer.agent.board import Board
+from aurl_trainer.agent.board import Board, is_barred
+from aurl_trainer.contract import Env
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,15 @@ class Pulse(threading.Thread):
 
     `exchanges` grows with each answer: whoever watches it from outside notices a store that is frozen or
     powered off, on which a call may block for a quarter of an hour. `lost` holds the reason of a lost
-    connection.
+    connection, `barred` whether another node has taken this one's place.
     """
 
     def __init__(self, store: TCPStore, run: str, node_name: str, timeout: float) -> None:
         super().__init__(name="pulse", daemon=True)
         self.exchanges = 0
         self.lost: str | None = None
+        self.barred = False
+        self._uid = os.environ.get(Env.NODE_UID, "")
         self._store, self._run, self._node_name, self._timeout = store, run, node_name, timeout
         self._interval = min(1.0, timeout / 10)
         self._clock = AwakeClock(2 * self._interval)
@@ -115,6 +119,12 @@ class Pulse(threading.Thread):
                 self._exchange(self._world)
             return self._world.news
 
+    def look_barred(self) -> bool:
+        """Asks the store now whether another node has taken this one's place."""
+        with self._lock:
+            self.barred = self.barred or is_barred(self._store, self._uid)
+        return self.barred
+
     def run(self) -> None:
         """The thread."""
         while True:
@@ -124,6 +134,7 @@ class Pulse(threading.Thread):
                         self._exchange(self._world)
                     else:
                         self._store.check(["aurl"])
+                    self.barred = self.barred or is_barred(self._store, self._uid)
                 self.exchanges += 1
             except DistStoreError:
                 continue  # keys of this world vanished while reading: the next exchange finds out why

@@ -5,6 +5,7 @@ Here: which parts stand where. Not here: the loop (engine/trainer.py), how a ran
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -17,7 +18,12 @@ from aurl_trainer.contract import Env, Phase, RunFile
 
 if TYPE_CHECKING:
     from aurl_trainer.config.experiment import Experiment
+    from aurl_trainer.data.dataset import LazyMidiDataset
+    from aurl_trainer.data.prepared import PreparedData
+    from aurl_trainer.engine.parallel import World
     from aurl_trainer.engine.survival.heartbeat import Heartbeat
+    from aurl_trainer.engine.trainer import AdvancedTrainer
+    from aurl_trainer.monitor.records import RecordWriter
 
 
 def train(
@@ -67,7 +73,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.monitor.progress import ProgressServer
     from aurl_trainer.monitor.records import RecordWriter
     from aurl_trainer.monitor.setup import describe
-    from aurl_trainer.music.baselines import measure
+    from aurl_trainer.monitor.uploads import uploading
     from aurl_trainer.music.sampled import sample_pieces
 
     experiment = _experiment(config)
@@ -97,6 +103,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)
     host = os.environ.get(Env.PROGRESS_HOST, "127.0.0.1")
+    uploads = uploading(experiment.checkpoint.uri, run_dir) if world.local_rank == 0 else None
     server = ProgressServer(int(port) if port and world.local_rank == 0 else None, host)
 
     def sample(step: int) -> list[str]:
@@ -140,6 +147,25 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         runtime=runtime,
         checkpointer=checkpointer,
     )
+    with uploads or contextlib.nullcontext():
+        _fit(trainer, experiment, records, world, training, validation, prepared)
+    server.close()
+    world.leave()
+    sys.stdout.flush()
+
+
+def _fit(
+    trainer: AdvancedTrainer,
+    experiment: Experiment,
+    records: list[RecordWriter],
+    world: World,
+    training: LazyMidiDataset,
+    validation: LazyMidiDataset,
+    prepared: PreparedData,
+) -> None:
+    """Train to the end, then measure what the result is worth."""
+    from aurl_trainer.music.baselines import measure
+
     outcome = trainer.configure(experiment).fit()
     if world.rank == 0 and outcome.evaluation is not None:
         nll = outcome.evaluation.nll
@@ -152,6 +178,3 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         )
     records[0].write("end", step=outcome.step, reason="finished")
     world.barrier()
-    server.close()
-    world.leave()
-    sys.stdout.flush()

@@ -116,7 +116,7 @@ class RunStore:
         fences = self.fences()
         mine = GenerationId.after([*(f.id for f in fences), *(n.generation for n in self.committed())])
         self._write_generation(Fence(mine), run=run, world=world, identity=identity)
-        numbers = [n.number for n in self.committed()] + [n.number for n in self._pack_folders()]
+        numbers = [n.number for n in self.committed()] + [n.number for n in self.pack_folders()]
         return Claim(mine, max([*numbers, self._last_number(fences)], default=0) + 1)
 
     def settle(
@@ -195,7 +195,7 @@ class RunStore:
             else:
                 packs = frozenset(p.path for p in manifest.packs)
                 checkpoints.append(Kept(name, manifest.metrics.get(BEST_BY), packs))
-        folders = [n.folder for n in self._pack_folders()]
+        folders = [n.folder for n in self.pack_folders()]
         # Read last: nothing may be removed once a later generation could be reading it.
         fences = self.fences()
         plan = sweep(checkpoints, folders, fences, mine, latest=latest, best=best, orphans_only=orphans_only)
@@ -206,7 +206,8 @@ class RunStore:
             self.location.delete_folder(folder)
         self._delete_partials(mine)
 
-    def _pack_folders(self) -> list[CheckpointName]:
+    def pack_folders(self) -> list[CheckpointName]:
+        """The checkpoints that have a folder of packs, whether committed or not."""
         found = (CheckpointName.parse(n) for n in self.location.folders(PACKS))
         return [n for n in found if n is not None]
 

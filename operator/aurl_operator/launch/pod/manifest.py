@@ -173,7 +173,6 @@ def _as_written(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _env(start: Start, made: Command) -> list[dict[str, Any]]:
-    barred: tuple[str, ...] = getattr(start, "barred", ())
     plain = {
         # The user of a pod is in no image's list of users: it has no home and no name.
         "HOME": "/tmp",
@@ -181,8 +180,9 @@ def _env(start: Start, made: Command) -> list[dict[str, Any]]:
         **{name: value for name, value in made.env.items() if name != Env.NODE_UID},
     }
     if start.role is Role.NODE:
-        plain["AURL_PROGRESS_HOST"] = "0.0.0.0"
-        plain["AURL_BARRED"] = ",".join(barred)
+        plain[Env.PROGRESS_HOST] = "0.0.0.0"
+        plain[Env.BARRED] = ",".join(start.barred)
+        plain[Env.UPLOAD] = "1"
     for name, value in plain.items():
         if len(value.encode()) > _ENV_BYTES:
             raise ConfigError(

@@ -1,0 +1,86 @@
+"""In a pod, whose disk goes with it: records, samples and the tail of the log, kept beside the checkpoints.
+
+A thread looks for what has changed every few seconds; what cannot be written is said once and never fails
+training. Locally the run directory has it all already. Not here: checkpoints (store/, checkpoint/).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from aurl_trainer.contract import Env, RunFile
+from aurl_trainer.errors import AurlTrainerError
+from aurl_trainer.store.location import Location
+
+log = logging.getLogger(__name__)
+
+SECONDS = 10.0
+"""Between looks for changes."""
+
+LAST_SECONDS = 10.0
+"""What the last upload may take when the run ends."""
+
+TAIL_BYTES = 2**20
+
+
+class Uploads:
+    """Keeps the run's small files beside its checkpoints while it is entered."""
+
+    def __init__(self, location: Location, run_dir: Path, log_name: str) -> None:
+        self._location, self._run_dir, self._log_name = location, run_dir, log_name
+        self._sizes: dict[Path, int] = {}
+        self._over = threading.Event()
+        self._said = False
+        self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
+
+    def __enter__(self) -> Uploads:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join(LAST_SECONDS)
+
+    def _run(self) -> None:
+        while not self._over.wait(SECONDS):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        try:
+            for folder in (RunFile.RECORDS, RunFile.SAMPLES):
+                for path in sorted((self._run_dir / folder).rglob("*")):
+                    if path.is_file() and self._changed(path):
+                        self._location.put(str(path.relative_to(self._run_dir)), path.read_bytes())
+            logs = sorted((self._run_dir / RunFile.LOGS).rglob("*.log"), key=lambda p: p.stat().st_mtime)
+            if [path for path in logs if self._changed(path)]:
+                self._location.put(f"{RunFile.LOGS}/{self._log_name}.log", _tail(logs))
+        except (AurlTrainerError, OSError) as error:
+            if not self._said:
+                log.warning("records are not kept beside the checkpoints: %s", error)
+            self._said = True
+
+    def _changed(self, path: Path) -> bool:
+        size = path.stat().st_size
+        changed = self._sizes.get(path) != size
+        self._sizes[path] = size
+        return changed
+
+
+def _tail(logs: list[Path]) -> bytes:
+    """The last of all logs together, oldest first."""
+    return b"".join(path.read_bytes()[-TAIL_BYTES:] for path in logs)[-TAIL_BYTES:]
+
+
+def uploading(uri: str | None, run_dir: Path) -> Uploads | None:
+    """The uploads of this node, None where nothing is to be uploaded."""
+    if os.environ.get(Env.UPLOAD) != "1" or uri is None:
+        return None
+    name = f"{os.environ.get(Env.NODE, 'node')}-{os.environ.get(Env.ATTEMPT, '0')}"
+    return Uploads(Location(uri), run_dir, name)
