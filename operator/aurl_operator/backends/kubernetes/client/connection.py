@@ -33,7 +33,7 @@ class Connection:
         key = await self.configuration.get_api_key_with_prefix("BearerToken")
         if not key:
             return {}
-        return {"Authorization": key if key.startswith("Bearer ") else f"Bearer {key}"}
+        return {"Authorization": key if key.lower().startswith("bearer ") else f"Bearer {key}"}
 
 
 async def connection(context: str | None = None) -> Connection:
