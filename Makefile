@@ -8,7 +8,14 @@ PYTHON ?= python3
 RUN_DIR ?= runs/demo
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check generate clean
+# Where images go and what they are called.
+IMAGE_PREFIX ?= docker.io/local/
+TAG ?= dev
+DOCKER_BUILD ?= docker buildx build --load
+CLUSTER_TESTS := tests/integration/apiserver tests/e2e/cluster
+NO_CLUSTER = echo "no cluster: set KUBECONFIG; docs/tour.md shows how to get one with kind"; exit 1
+
+.PHONY: help demo test test-cluster test-cluster-all images kind check generate clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,6 +40,24 @@ demo: $(VENV)/.runtime  ## train on Bach chorales, lose two workers on the way, 
 
 test: $(VENV)/.dev  ## every test that needs no cluster
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+test-cluster: $(VENV)/.dev  ## API-server tests and the short scenarios, on the cluster of KUBECONFIG
+	@test -n "$$KUBECONFIG" || { $(NO_CLUSTER); }
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 0 -m "cluster and not slow" $(CLUSTER_TESTS)
+
+test-cluster-all: $(VENV)/.dev  ## every scenario, on the cluster of KUBECONFIG
+	@test -n "$$KUBECONFIG" || { $(NO_CLUSTER); }
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 0 -m cluster $(CLUSTER_TESTS)
+
+images:  ## build both images with Docker: IMAGE_PREFIX, TAG, TORCH_INDEX
+	for target in operator trainer; do \
+	  $(DOCKER_BUILD) --target $$target -t $(IMAGE_PREFIX)aurl-$$target:$(TAG) \
+	    --build-arg TORCH_INDEX=$(TORCH_INDEX) . || exit 1; \
+	done
+
+kind: images  ## a cluster on this machine's Docker, with both images
+	kind create cluster --name aurl
+	kind load docker-image --name aurl $(IMAGE_PREFIX)aurl-operator:$(TAG) $(IMAGE_PREFIX)aurl-trainer:$(TAG)
 
 check: $(VENV)/.dev  ## format, lint, types, walls between rooms, generated files
 	$(BIN)/ruff format --check .

@@ -145,13 +145,18 @@ def status_of(s: Situation) -> JobStatus:
     outcome = memory.outcome
     progress = s.observed.progress
     ratio = goodput(s)
+    # Nodes end too soon after the last step to be asked again; ending well means that it was made and saved.
+    finished = memory.phase is JobPhase.SUCCEEDED
     return JobStatus(
         phase=memory.phase,
         message=_message(s, memory.phase)[:1024],
         conditions=list(memory.conditions),
         nodes=NodesStatus(desired=s.spec.nodes.max, ready=s.ready),
-        progress=_progress(progress) if progress else None,
-        checkpoint=CheckpointStatus(lastDurableStep=memory.durable_step, resumedFrom=memory.resumed_from),
+        progress=_progress(progress, finished) if progress else None,
+        checkpoint=CheckpointStatus(
+            lastDurableStep=progress.total_steps if finished and progress else memory.durable_step,
+            resumedFrom=memory.resumed_from,
+        ),
         restarts=dict(memory.restarts),
         incidents=[_incident(i) for i in memory.incidents[-recovery.KEPT :]],
         goodput=Goodput(
@@ -165,15 +170,15 @@ def status_of(s: Situation) -> JobStatus:
     )
 
 
-def _progress(progress: Progress) -> ProgressStatus:
+def _progress(progress: Progress, finished: bool) -> ProgressStatus:
     return ProgressStatus(
-        step=progress.step,
+        step=progress.total_steps if finished else progress.step,
         total=progress.total_steps,
         loss=progress.loss,
         valLoss=progress.val_loss,
         music=dict(progress.music),
         tokensPerSecond=progress.tokens_per_second,
-        etaSeconds=progress.eta_seconds,
+        etaSeconds=None if finished else progress.eta_seconds,
     )
 
 

@@ -18,7 +18,7 @@ from aurl_trainer.store.location import Location
 
 log = logging.getLogger(__name__)
 
-SECONDS = 10.0
+SECONDS = 2.0
 """Between looks for changes."""
 
 LAST_SECONDS = 10.0

@@ -152,6 +152,9 @@ class Controller:
     async def _persist(self, entry: Entry, plan: Plan, now: float) -> None:
         before = entry.job.get("status") or {}
         after = _status(entry, plan.status, plan.memory)
+        if entry.progress is None and "progress" in before:
+            # Not asked yet in this operator's life: what its predecessor heard still stands.
+            after = {**after, "progress": before["progress"], "checkpoint": before.get("checkpoint", {})}
         news = now - entry.patched_at >= NEWS_SECONDS
         changed = news and _visible(before) != _visible(after)
         if plan.urgent or changed or _edited(before, after):

@@ -1,0 +1,160 @@
+"""One job on the cluster under test: how it is written, watched, and read after its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.cluster.kube import get, kubectl, run, wait_for
+
+STEPS = 200
+EVERY = 20
+TRAINER = os.environ.get("AURL_TRAINER_IMAGE", "docker.io/local/aurl-trainer:dev")
+SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+
+@dataclass
+class Job:
+    """A job and its namespace."""
+
+    namespace: str
+    name: str = "bach"
+    spec: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        return f"s3://aurl/{self.namespace}/{self.name}"
+
+    def apply(self) -> None:
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "s3", "namespace": self.namespace},
+            "stringData": {name: os.environ[name] for name in SETTINGS},
+        }
+        spec = {
+            "image": TRAINER,
+            "nodes": {"min": 1, "max": 2},
+            "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+            "checkpoint": {"uri": self.uri, "every": EVERY, "secret": "s3"},
+            "cleanup": {"pods": "All"},
+            "terminationGracePeriodSeconds": 30,
+            "training": {"preset": "quick_test", "overrides": OVERRIDES},
+            "template": SPREAD,
+            **self.spec,
+        }
+        whole = {
+            "apiVersion": "aurl.dev/v1alpha1",
+            "kind": "AurlTrainingJob",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": spec,
+        }
+        kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([secret, whole]))
+
+    def patch(self, spec: dict[str, Any]) -> None:
+        body = json.dumps({"spec": spec})
+        kubectl("-n", self.namespace, "patch", "atj", self.name, "--type=merge", "-p", body)
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = get("-n", self.namespace, "atj", self.name).get("status", {})
+        return found
+
+    def step(self) -> int:
+        return int((self.status().get("progress") or {}).get("step", 0))
+
+    def durable(self) -> int:
+        return int((self.status().get("checkpoint") or {}).get("lastDurableStep") or 0)
+
+    def pods(self, role: str | None = None) -> list[dict[str, Any]]:
+        selector = f"aurl.dev/job={self.name}" + (f",aurl.dev/role={role}" if role else "")
+        items: list[dict[str, Any]] = get("-n", self.namespace, "pods", "-l", selector)["items"]
+        return items
+
+    def running(self, role: str = "node") -> list[dict[str, Any]]:
+        return [p for p in self.pods(role) if p["status"].get("phase") == "Running" and _stays(p)]
+
+    def on(self, machine: str, role: str = "node") -> dict[str, Any]:
+        """The running pod on a machine."""
+        found = [p for p in self.running(role) if p["spec"].get("nodeName") == machine]
+        assert found, f"no running {role} of {self.name} on {machine}"
+        return found[0]
+
+    def wait_durable(self, step: int, seconds: float = 240) -> None:
+        wait_for(f"a checkpoint at step {step}", lambda: self.durable() >= step, seconds)
+
+    def wait_phase(self, phase: str, seconds: float = 300) -> dict[str, Any]:
+        def there() -> dict[str, Any] | None:
+            status = self.status()
+            ended = status.get("phase") in ("Failed", "Succeeded") and status["phase"] != phase
+            assert not ended, f"{self.name} is {status['phase']}: {status.get('message')}"
+            return status if status.get("phase") == phase else None
+
+        found: dict[str, Any] = wait_for(f"{self.name} is {phase}", there, seconds)
+        return found
+
+    def steps(self, folder: Path) -> dict[int, tuple[float, frozenset[int]]]:
+        """Loss and sample ids of every step of the result, from the records beside the checkpoints."""
+        import fsspec
+
+        fs, path = fsspec.core.url_to_fs(self.uri, use_listings_cache=False, skip_instance_cache=True)
+        fs.get(f"{path}/records/", f"{folder}/records/", recursive=True)
+        last: dict[int, int] = {}
+        ids: dict[int, set[int]] = {}
+        losses: dict[int, float] = {}
+        # A later generation's step replaces the same step that was done before and lost.
+        for file in sorted((folder / "records").glob("gen-*.jsonl")):
+            generation = int(file.name.split("-")[1])
+            for line in file.read_text().splitlines():
+                record = json.loads(line)
+                if record.get("kind") != "audit":
+                    continue
+                step = record["step"]
+                if generation > last.get(step, 0):
+                    last[step], ids[step] = generation, set()
+                ids[step] |= set(record["ids"])
+                if record.get("loss") is not None:
+                    losses[step] = record["loss"]
+        return {step: (losses[step], frozenset(ids[step])) for step in ids if step in losses}
+
+
+OVERRIDES: dict[str, Any] = {"engine": {"steps": STEPS}, "monitor": {"audit": True}, "samples": {"count": 0}}
+SPREAD: dict[str, Any] = {
+    "spec": {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {"aurl.dev/role": "node"}},
+            }
+        ]
+    }
+}
+
+
+def _stays(pod: dict[str, Any]) -> bool:
+    return pod["metadata"].get("deletionTimestamp") is None
+
+
+def nothing_left(job: Job) -> list[str]:
+    """Names of what a job has left beside itself."""
+    kinds = "pods,configmaps,services,persistentvolumeclaims"
+    found = get("-n", job.namespace, kinds, "-l", f"aurl.dev/job={job.name}")["items"]
+    return [f"{item['kind']}/{item['metadata']['name']}" for item in found]
+
+
+def figure(name: str, **values: float) -> None:
+    """Adds measured seconds to the file of figures, if one is wanted."""
+    print(f"figure {name}: {values}")
+    if "AURL_FIGURES" in os.environ:
+        with Path(os.environ["AURL_FIGURES"]).open("a") as file:
+            file.write(json.dumps({"name": name, "at": time.time(), **values}) + "\n")
+
+
+__all__ = ["EVERY", "STEPS", "Job", "figure", "nothing_left", "run"]

@@ -1,0 +1,46 @@
+"""kubectl, helm and the faults of the test bed, as plain functions. Not here: what is expected (tests)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def run(*argv: str, stdin: str | None = None, check: bool = True, seconds: float = 180) -> str:
+    """What a command prints; its own words if it fails."""
+    done = subprocess.run(
+        argv, input=stdin, text=True, capture_output=True, timeout=seconds, check=False, env=os.environ
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def kubectl(*argv: str, stdin: str | None = None, check: bool = True) -> str:
+    return run("kubectl", *argv, stdin=stdin, check=check)
+
+
+def get(*argv: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(kubectl("get", *argv, "-o", "json"))
+    return found
+
+
+def faults(*argv: str) -> str:
+    """The test bed's script: `node kill NAME`, `node start NAME`, `apiserver kill`, ..."""
+    return run(os.environ["AURL_CLUSTER_SCRIPT"], *argv, seconds=300)
+
+
+def wait_for(what: str, probe: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
+    """The first true value of `probe`. Fails with its last value otherwise."""
+    end = time.monotonic() + seconds
+    last: Any = None
+    while time.monotonic() < end:
+        last = probe()
+        if last:
+            return last
+        time.sleep(every)
+    raise AssertionError(f"expected within {seconds:.0f} s: {what}; last seen: {last!r}")

@@ -1,0 +1,47 @@
+"""What every disturbed job must come to: the same training, its losses told once, nothing left behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.cluster.job import STEPS, Job, nothing_left
+from tests.e2e.cluster.kube import get, wait_for
+
+Steps = dict[int, tuple[float, frozenset[int]]]
+
+UNSEEN = 30
+"""Steps whose records may be lost with the machine they were on."""
+
+
+def the_same_training(job: Job, undisturbed: Steps, folder: Path) -> None:
+    """For every step, the sample ids of the undisturbed run, and its loss within 1e-3."""
+    steps = job.steps(folder)
+    missing = sorted(set(undisturbed) - set(steps))
+    assert max(steps) == STEPS, f"expected step {STEPS} at the end, found {max(steps)}"
+    assert len(missing) <= UNSEEN, f"records of too many steps are missing: {missing}"
+    for step in sorted(steps):
+        loss, ids = steps[step]
+        expected_loss, expected_ids = undisturbed[step]
+        assert ids == expected_ids, (
+            f"step {step}: expected samples {sorted(expected_ids)}, found {sorted(ids)}"
+        )
+        assert abs(loss - expected_loss) < 1e-3, f"step {step}: expected loss {expected_loss}, found {loss}"
+
+
+def told_once(job: Job, status: dict[str, Any], *causes: str) -> dict[str, Any]:
+    """Exactly these incidents, in the status and as Events. Returns the first."""
+    expected = Counter(causes)
+    assert Counter(i["cause"] for i in status["incidents"]) == expected, f"found {status['incidents']}"
+    assert Counter(status["restarts"]) == expected, f"expected {expected}, found {status['restarts']}"
+    selector = f"involvedObject.name={job.name},type=Warning"
+    events = get("-n", job.namespace, "events", "--field-selector", selector)["items"]
+    assert len(events) == len(causes), f"expected {causes} as events, found {[e['message'] for e in events]}"
+    first: dict[str, Any] = status["incidents"][0]
+    return first
+
+
+def nothing_remains(job: Job) -> None:
+    """With cleanup.pods=All: nothing but the job object."""
+    wait_for(f"nothing left of {job.name}", lambda: not nothing_left(job), 60)

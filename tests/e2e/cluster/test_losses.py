@@ -1,0 +1,136 @@
+"""A job of two nodes loses something, and goes on by itself: scenarios 1 to 9."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster.job import Job, figure
+from tests.e2e.cluster.kube import faults, kubectl, wait_for
+from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_once
+
+MIDDLE = 60
+
+
+def test_an_undisturbed_job_succeeds_and_leaves_nothing(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+    job.apply()
+    status = job.wait_phase("Succeeded", 420)
+    assert not status.get("incidents")
+    the_same_training(job, undisturbed, tmp_path)
+    nothing_remains(job)
+
+
+def ended_as_if_undisturbed(job: Job, undisturbed: Steps, folder: Path, *causes: str) -> dict[str, object]:
+    status = job.wait_phase("Succeeded", 420)
+    first = told_once(job, status, *causes)
+    the_same_training(job, undisturbed, folder)
+    nothing_remains(job)
+    return first
+
+
+def test_a_pod_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+    job.apply()
+    job.wait_durable(MIDDLE)
+    pod = job.running()[-1]["metadata"]["name"]
+    kubectl("-n", job.namespace, "delete", "pod", pod, "--wait=false")
+    incident = ended_as_if_undisturbed(job, undisturbed, tmp_path, "deleted")
+    figure("pod deleted to next step", seconds=float(str(incident["recoverySeconds"])))
+
+
+@pytest.mark.slow
+def test_a_pod_is_evicted(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+    job.apply()
+    job.wait_durable(MIDDLE)
+    pod = job.running()[-1]["metadata"]["name"]
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": job.namespace},
+    }
+    path = f"/api/v1/namespaces/{job.namespace}/pods/{pod}/eviction"
+    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    ended_as_if_undisturbed(job, undisturbed, tmp_path, "preempted")
+
+
+@pytest.mark.slow
+def test_a_machine_is_drained(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+    job.apply()
+    job.wait_durable(MIDDLE)
+    try:
+        kubectl(
+            "drain", "node-2", "--force", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s"
+        )
+        # Store and node may both have been there: one incident each at most, and never a crash.
+        status = job.wait_phase("Succeeded", 420)
+        assert set(status["restarts"]) <= {"preempted", "store-lost"}, status["restarts"]
+        the_same_training(job, undisturbed, tmp_path)
+        nothing_remains(job)
+    finally:
+        kubectl("uncordon", "node-2")
+
+
+def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+    job.spec = {"nodes": {"min": 1, "max": 2}}
+    job.apply()
+    job.wait_durable(MIDDLE)
+    job.on("node-2")
+    lost = time.time()
+    faults("node", "kill", "node-2")
+    try:
+        before = job.step()
+        wait_for("the others train on", lambda: job.step() > before + 1, 120, 0.5)
+        figure("node lost to the others training on", seconds=time.time() - lost)
+        whole = wait_for("whole again", lambda: len(job.running()) == 2 and _alive(job), 180)
+        assert whole
+        figure("node lost to whole again", seconds=time.time() - lost)
+        status = job.wait_phase("Succeeded", 420)
+        assert set(status["restarts"]) <= {"node-lost"}, (
+            f"expected node-lost only, found {status['restarts']}"
+        )
+        assert sum(status["restarts"].values()) == 1, status["incidents"]
+        the_same_training(job, undisturbed, tmp_path)
+    finally:
+        faults("node", "start", "node-2")
+        wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
+
+
+READY = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+
+
+def _alive(job: Job) -> bool:
+    return all(pod["spec"].get("nodeName") != "node-2" for pod in job.running())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "mend"), [("cut", "heal"), ("freeze", "thaw")])
+def test_a_machine_comes_back_after_it_was_replaced(
+    job: Job, undisturbed: Steps, tmp_path: Path, fault: str, mend: str
+) -> None:
+    job.apply()
+    job.wait_durable(MIDDLE)
+    gone = job.on("node-2")["metadata"]["uid"]
+    faults("node", fault, "node-2")
+    try:
+        wait_for("replaced", lambda: len(job.running()) == 2 and _alive(job), 180)
+    finally:
+        faults("node", mend, "node-2")
+    status = job.wait_phase("Succeeded", 420)
+    assert sum(status["restarts"].values()) == 1, f"expected one incident, found {status['incidents']}"
+    assert gone not in [pod["metadata"]["uid"] for pod in job.running()]
+    the_same_training(job, undisturbed, tmp_path)
+    wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
+
+
+@pytest.mark.slow
+def test_the_store_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+    job.apply()
+    job.wait_durable(MIDDLE)
+    pod = job.running("store")[0]["metadata"]["name"]
+    kubectl("-n", job.namespace, "delete", "pod", pod, "--wait=false")
+    status = job.wait_phase("Succeeded", 420)
+    assert sum(status["restarts"].values()) == 1, f"expected one incident, found {status['incidents']}"
+    the_same_training(job, undisturbed, tmp_path)
+    nothing_remains(job)

@@ -1,0 +1,56 @@
+"""A real API server: the definition installed, a namespace of one's own, and nobody else at work on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+HOW = "no cluster: set KUBECONFIG (docs/tour.md shows how with kind)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+def kubectl(*argv: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["kubectl", *argv], input=stdin, text=True, capture_output=True, timeout=120, check=False
+    )
+    if check and done.returncode:
+        raise AssertionError(f"kubectl {' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def apiserver() -> None:
+    """An API server with the definition of jobs, and no other operator that serves the whole cluster."""
+    if "KUBECONFIG" not in os.environ:
+        if os.environ.get("AURL_CLUSTER_REQUIRED") == "1":
+            pytest.fail(HOW)
+        pytest.skip(HOW)
+    if shutil.which("helm"):
+        subprocess.run(
+            ["helm", "uninstall", "aurl", "-n", "aurl-system", "--ignore-not-found", "--wait"],
+            check=True,
+            timeout=120,
+            capture_output=True,
+        )
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/files/crd.yaml"))
+    kubectl("wait", "--for=condition=Established", "crd/aurltrainingjobs.aurl.dev", "--timeout=30s")
+
+
+@pytest.fixture
+def namespace(apiserver: None) -> Iterator[str]:
+    name = f"aurl-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false", check=False)

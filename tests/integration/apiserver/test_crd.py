@@ -1,0 +1,138 @@
+"""What the API server itself makes of jobs: types, rules, defaults, columns, scale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.apiserver.conftest import ROOT, kubectl
+
+CHECKPOINT = {"uri": "s3://bucket/run"}
+
+
+def manifest(namespace: str, name: str = "bach", **spec: Any) -> str:
+    whole = {
+        "apiVersion": "aurl.dev/v1alpha1",
+        "kind": "AurlTrainingJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"training": {"preset": "quick_test"}, "checkpoint": CHECKPOINT, **spec},
+    }
+    return yaml.safe_dump({**whole, "spec": {k: v for k, v in whole["spec"].items() if v is not None}})
+
+
+def apply(text: str) -> str:
+    """What kubectl says to an object that is refused."""
+    done = kubectl("apply", "-f", "-", stdin=text, check=False)
+    assert done.returncode != 0, f"expected a refusal, but it was taken:\n{text}"
+    return done.stderr
+
+
+def get(namespace: str, name: str = "bach") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(kubectl("-n", namespace, "get", "atj", name, "-o", "json").stdout)
+    return found
+
+
+BACKOFF = {"initialSeconds": 50, "maxSeconds": 5}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"training": None}, "name exactly one of training and command"),
+        ({"command": ["train.py"]}, "name exactly one of training and command"),
+        ({"scheduling": {"queue": "q"}}, "scheduling.queue needs scheduling.gang"),
+        (
+            {"training": None, "command": ["train.py"], "cleanup": {"checkpoints": "Delete"}},
+            "does not know the checkpoints of a command",
+        ),
+        ({"checkpoint": {"uri": "bucket/run"}}, "expected a URL"),
+        ({"checkpoint": {"uri": "s3://me:secret@bucket/run"}}, "a password does not belong into a job"),
+        *[
+            ({"recovery": {budget: {"backoff": BACKOFF}}}, "initialSeconds is more than maxSeconds")
+            for budget in ("preemptions", "nodeLost", "crashes", "hang", "outOfMemory")
+        ],
+        ({"procsPerNode": 0}, "spec.procsPerNode"),
+        ({"cleanup": {"pods": "Some"}}, "spec.cleanup.pods"),
+        ({"imagee": "x"}, "imagee"),
+        ({"resources": {"limits": {"memory": [1]}}}, "spec.resources.limits.memory"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_words(namespace: str, spec: dict[str, Any], message: str) -> None:
+    assert message in apply(manifest(namespace, **spec))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"training": {"preset": "high_quality"}}),
+        ({"training": None, "command": ["a.py"]}, {"training": None, "command": ["b.py"]}),
+        ({}, {"procsPerNode": 2}),
+        ({}, {"checkpoint": {"uri": "s3://bucket/other"}}),
+        ({}, {"scheduling": {"gang": "Volcano"}}),
+    ],
+)
+def test_what_a_run_is_made_of_cannot_change(
+    namespace: str, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, **before))
+    assert "cannot change" in apply(manifest(namespace, **after))
+
+
+def test_what_may_change_does(namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, nodes=2))
+    changes = {
+        "nodes": {"min": 1, "max": 4},
+        "suspend": True,
+        "image": "other",
+        "activeDeadlineSeconds": 60,
+        "recovery": {"crashes": {"limit": 9}},
+        "cleanup": {"pods": "All"},
+    }
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, **changes))
+    assert get(namespace)["spec"]["nodes"] == {"min": 1, "max": 4}
+
+
+def test_defaults_are_filled_in(namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin=manifest(namespace))
+    spec = get(namespace)["spec"]
+    assert spec["nodes"] == {"min": 1, "max": 1}
+    assert spec["recovery"]["crashes"]["limit"] == 3
+    assert spec["cleanup"] == {"checkpoints": "Keep", "pods": "Running"}
+
+
+def test_scaling_sets_the_upper_end(namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, nodes={"min": 1, "max": 2}))
+    kubectl("-n", namespace, "scale", "atj/bach", "--replicas=5")
+    assert get(namespace)["spec"]["nodes"] == {"min": 1, "max": 5}
+
+
+def test_a_name_of_63_characters_is_the_longest(namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, name="b" * 63))
+    assert "metadata.name" in apply(manifest(namespace, name="b" * 64))
+
+
+def test_people_read_it_in_columns(namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin=manifest(namespace))
+    printed = kubectl("-n", namespace, "get", "aurl").stdout.splitlines()[0].split()
+    assert printed == ["NAME", "PHASE", "READY", "NODES", "STEP", "OF", "GOODPUT", "AGE"]
+    explained = kubectl("explain", "atj.spec.cleanup").stdout
+    assert "What goes when the job has ended or is deleted." in explained
+
+
+def test_an_object_of_an_older_definition_stays_readable(namespace: str, tmp_path: Path) -> None:
+    """A field that the definition gains does no harm to what was written before."""
+    path = ROOT / "charts/files/crd.yaml"
+    older = yaml.safe_load(path.read_text())
+    schema = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del schema["properties"]["finishTimeoutSeconds"]
+    try:
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(older))
+        kubectl("apply", "-f", "-", stdin=manifest(namespace), check=True)
+    finally:
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
+    kubectl("-n", namespace, "patch", "atj", "bach", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    assert get(namespace)["spec"]["suspend"] is True
