@@ -13,7 +13,7 @@ import yaml
 
 from tests.e2e.cluster.kube import get, kubectl, run, wait_for
 
-STEPS = 200
+STEPS = 300
 EVERY = 20
 TRAINER = os.environ.get("AURL_TRAINER_IMAGE", "docker.io/local/aurl-trainer:dev")
 SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")

@@ -6,9 +6,13 @@ from tests.e2e.cluster.conftest import install
 from tests.e2e.cluster.job import Job
 from tests.e2e.cluster.kube import get, kubectl, run
 
+LONG = 900
+"""Steps: enough to outlast an upgrade, an uninstallation and an installation."""
+
 
 def test_install_upgrade_uninstall_keep_a_running_job(job: Job) -> None:
     run("helm", "test", "aurl", "-n", "aurl-system", "--timeout", "120s")
+    job.spec = {"training": {"preset": "quick_test", "overrides": {"engine": {"steps": LONG}}}}
     job.apply()
     job.wait_durable(20)
     before = {pod["metadata"]["uid"] for pod in job.running()}
