@@ -1,0 +1,107 @@
+"""The queue: each key once, work before news, namespaces in turn, nothing lost while it is at work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aurl_operator.queue import NEWS_EVERY, Lane, Queue
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def drained(fill: Callable[[Queue], None], count: int) -> list[str]:
+    async def run() -> list[str]:
+        queue = Queue(Clock())
+        fill(queue)
+        found = []
+        for _ in range(count):
+            key = await asyncio.wait_for(queue.get(), 1)
+            queue.done(key)
+            found.append("/".join(key))
+        return found
+
+    return asyncio.run(run())
+
+
+def test_a_key_that_is_added_twice_is_looked_at_once() -> None:
+    async def run() -> None:
+        queue = Queue(Clock())
+        queue.add(("a", "x"))
+        queue.add(("a", "x"), Lane.NEWS)
+        await queue.get()
+        assert len(queue) == 0, "expected one entry for one key"
+
+    asyncio.run(run())
+
+
+def test_a_key_that_is_added_while_at_work_is_looked_at_again() -> None:
+    async def run() -> None:
+        queue = Queue(Clock())
+        queue.add(("a", "x"))
+        key = await queue.get()
+        queue.add(key)
+        assert len(queue) == 0, "expected it not to be at work twice"
+        queue.done(key)
+        assert await asyncio.wait_for(queue.get(), 1) == key
+
+    asyncio.run(run())
+
+
+def test_namespaces_take_turns() -> None:
+    def fill(queue: Queue) -> None:
+        for number in range(3):
+            queue.add(("many", str(number)))
+        queue.add(("few", "0"))
+
+    assert drained(fill, 4)[:2] == ["many/0", "few/0"]
+
+
+def test_neither_lane_starves() -> None:
+    def fill(queue: Queue) -> None:
+        for number in range(2 * NEWS_EVERY):
+            queue.add(("work", str(number)))
+            queue.add(("news", str(number)), Lane.NEWS)
+
+    first = drained(fill, 2 * NEWS_EVERY)
+    assert first[0].startswith("work") or first[1].startswith("work")
+    assert sum(name.startswith("news") for name in first) == 2
+
+
+def test_news_that_becomes_work_moves_up() -> None:
+    def fill(queue: Queue) -> None:
+        queue.add(("a", "news"), Lane.NEWS)
+        queue.add(("b", "work"))
+        queue.add(("a", "news"), Lane.WORK)
+
+    assert set(drained(fill, 2)) == {"a/news", "b/work"}
+
+
+def test_an_earlier_time_stands() -> None:
+    async def run() -> None:
+        clock = Clock()
+        queue = Queue(clock)
+        queue.add_at(("a", "x"), 5.0)
+        queue.add_at(("a", "x"), 9.0)
+        clock.now = 5.0
+        assert await asyncio.wait_for(queue.get(), 1) == ("a", "x")
+
+    asyncio.run(run())
+
+
+def test_the_age_is_that_of_the_oldest() -> None:
+    clock = Clock()
+
+    async def run() -> float:
+        queue = Queue(clock)
+        queue.add(("a", "x"))
+        clock.now = 3.0
+        queue.add(("a", "y"))
+        return queue.age()
+
+    assert asyncio.run(run()) == 3.0
