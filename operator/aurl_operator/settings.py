@@ -57,7 +57,7 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     testing: bool = False
     stop_after_calls: int | None = None
-    """With AURL_TESTING=1: the process kills itself before its n-th write, as by power failure."""
+    """With AURL_TESTING=1: the process kills itself right after its n-th write, as by power failure."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Settings:

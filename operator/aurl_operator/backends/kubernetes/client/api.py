@@ -140,7 +140,6 @@ class Api:
         content: str = "application/json",
         plain: bool = False,
     ) -> Json:
-        self._stop(verb)
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         last: ApiError = UnavailableError(0, "", "not tried")
         for attempt in range(TRIES):
@@ -176,6 +175,7 @@ class Api:
                 self._counted(verb, response.status, _resource(path))
                 if response.status >= 400:
                     raise error_of(response.status, text)
+                self._stop(verb)
                 found: Json = {"text": text} if plain else json.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -183,12 +183,12 @@ class Api:
             raise UnavailableError(0, type(error).__name__, f"the API server: {error}") from None
 
     def _stop(self, verb: str) -> None:
-        """For tests: the process dies as if by power failure before its n-th write."""
+        """For tests: as by power failure, the process dies when its n-th write is done and not yet known."""
         if self._stop_after is None or verb not in _WRITES:
             return
+        self._stop_after -= 1
         if self._stop_after <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._stop_after -= 1
 
 
 def _resource(path: str) -> str:

@@ -1,0 +1,62 @@
+"""The operator as a process of its own, for one namespace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+
+class OperatorProcess:
+    """Runs the operator while it is entered; one that was killed is started again at once."""
+
+    def __init__(self, namespace: str, log: Path, stop_after: int | None = None) -> None:
+        self._env = {
+            **os.environ,
+            "AURL_NAMESPACES": namespace,
+            "AURL_LEASE_NAMESPACE": namespace,
+            "AURL_IDENTITY": "the-one-under-test",
+            "AURL_HEALTH_PORT": "0",
+            "AURL_METRICS_PORT": "0",
+            "AURL_LOG_FORMAT": "text",
+        }
+        if stop_after is not None:
+            self._env |= {"AURL_TESTING": "1", "AURL_STOP_AFTER_CALLS": str(stop_after)}
+        self._log = log
+        self.kills = 0
+        self._over = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> OperatorProcess:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._process is not None:
+            self._process.terminate()
+        self._thread.join(30)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _run(self) -> None:
+        argv = [str(Path(sys.executable).parent / "aurl-operator")]
+        while not self._over.is_set():
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(argv, env=self._env, stdout=log, stderr=log)
+            code = self._process.wait()
+            if code == -signal.SIGKILL:
+                self.kills += 1
+            elif not self._over.is_set():
+                return

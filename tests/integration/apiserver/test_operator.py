@@ -1,0 +1,208 @@
+"""The operator on a real API server, with pods that are played: a life with losses, and what people do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.apiserver.conftest import kubectl
+from tests.integration.apiserver.kubelet import Kubelet
+from tests.integration.apiserver.operator import OperatorProcess
+from tests.integration.apiserver.test_crd import get, manifest
+
+NOWHERE = {"spec": {"nodeSelector": {"aurl.dev/no-machine": "has-this"}}}
+"""Pods that no real machine takes."""
+
+
+def eventually(what: str, probe: Callable[[], Any], seconds: float = 60) -> Any:
+    end = time.monotonic() + seconds
+    last: Any = None
+    while time.monotonic() < end:
+        last = probe()
+        if last:
+            return last
+        time.sleep(0.2)
+    raise AssertionError(f"expected within {seconds:.0f} s: {what}; last seen: {last!r}")
+
+
+def job(namespace: str, **spec: Any) -> None:
+    wanted = {"image": "x", "nodes": {"min": 1, "max": 2}, "template": NOWHERE, **spec}
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, **wanted))
+
+
+def status(namespace: str) -> dict[str, Any]:
+    return dict(get(namespace).get("status", {}))
+
+
+def condition(namespace: str, kind: str) -> dict[str, Any]:
+    found = [c for c in status(namespace).get("conditions", []) if c["type"] == kind]
+    return dict(found[0]) if found else {}
+
+
+def whole(kubelet: Kubelet, but: set[str]) -> Callable[[], list[dict[str, Any]] | None]:
+    """Two nodes that run, none of them among `but`, as the operator sees it too."""
+
+    def probe() -> list[dict[str, Any]] | None:
+        nodes = [p for p in kubelet.pods("node") if p["metadata"]["uid"] not in but]
+        ready = (status(kubelet.namespace).get("nodes") or {}).get("ready")
+        return nodes if len(nodes) == 2 and ready == 2 else None
+
+    return probe
+
+
+def lived(namespace: str, kubelet: Kubelet, seconds: float) -> dict[str, Any]:
+    """A life with three losses: a node is evicted, the store vanishes, a node vanishes; then it succeeds."""
+    job(namespace)
+    nodes = eventually("both nodes run", whole(kubelet, set()), seconds)
+    target = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "evicted",
+        "lastTransitionTime": "2026-01-31T12:00:00Z",
+    }
+    kubelet.patch(nodes[1]["metadata"]["name"], {"conditions": [target]})
+    kubelet.vanish(nodes[1])
+    gone = {nodes[1]["metadata"]["uid"]}
+    nodes = eventually("the evicted one is replaced", whole(kubelet, gone), seconds)
+    gone |= {node["metadata"]["uid"] for node in nodes}
+    kubelet.vanish(kubelet.pods("store")[0])
+    nodes = eventually("all are new after the store was lost", whole(kubelet, gone), seconds)
+    kubelet.vanish(nodes[0])
+    gone.add(nodes[0]["metadata"]["uid"])
+    nodes = eventually("the one that vanished is replaced", whole(kubelet, gone), seconds)
+    for node in nodes:
+        kubelet.end(node, 0)
+    eventually("it has succeeded", lambda: status(namespace).get("phase") == "Succeeded", seconds)
+    return status(namespace)
+
+
+def booked_once(namespace: str, kubelet: Kubelet, found: dict[str, Any]) -> None:
+    assert sum(found["restarts"].values()) == 3, f"expected three losses, found {found['incidents']}"
+    twice = [name for name, count in Counter(kubelet.names).items() if count > 1]
+    assert not twice, f"expected each pod to be created once, but {twice}"
+    events = json.loads(kubectl("-n", namespace, "get", "events", "-o", "json").stdout)["items"]
+    warnings = [
+        e for e in events if e["involvedObject"]["kind"] == "AurlTrainingJob" and e["type"] == "Warning"
+    ]
+    assert len(warnings) == 3, f"expected three events, found {[e['message'] for e in warnings]}"
+
+
+def test_a_life_with_three_losses(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log") as operator:
+        found = lived(namespace, kubelet, 30)
+        assert "Traceback" not in operator.log, operator.log[-3000:]
+    assert found["restarts"] == {"preempted": 1, "deleted": 2}, found["restarts"]
+    booked_once(namespace, kubelet, found)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "calls", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)]
+)
+def test_each_loss_is_booked_once_however_often_the_operator_dies(
+    namespace: str, tmp_path: Path, calls: int
+) -> None:
+    """SIGKILL when every `calls`-th write is done and its answer not yet known, all its life long."""
+    with (
+        Kubelet(namespace) as kubelet,
+        OperatorProcess(namespace, tmp_path / "log", stop_after=calls) as operator,
+    ):
+        found = lived(namespace, kubelet, 240)
+    assert operator.kills > 5, f"expected it to be killed again and again, but it was {operator.kills} times"
+    print(f"killed {operator.kills} times")
+    booked_once(namespace, kubelet, found)
+
+
+def test_a_job_that_is_wrong_says_so_and_goes_on_when_it_is_mended(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, nodes={"min": 3, "max": 1})
+        words = eventually("a condition", lambda: condition(namespace, "InvalidSpec"))["message"]
+        assert "min (3) is more than max (1)" in words
+        assert not kubelet.names
+        job(namespace, nodes={"min": 1, "max": 2})
+        eventually("both nodes run", whole(kubelet, set()))
+        assert not condition(namespace, "InvalidSpec")
+
+
+def test_a_status_that_is_edited_by_hand_is_written_over(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace)
+        eventually("both nodes run", whole(kubelet, set()))
+        lie = json.dumps({"status": {"phase": "Failed", "memory": "not JSON", "nodes": {"ready": 7}}})
+        kubectl("-n", namespace, "patch", "atj", "bach", "--subresource=status", "--type=merge", "-p", lie)
+        eventually("the truth again", lambda: status(namespace)["phase"] == "Running")
+        eventually("both nodes run", whole(kubelet, set()))
+        assert len(kubelet.names) == 3, f"expected store and two nodes, found {kubelet.names}"
+
+
+def test_a_memory_that_was_damaged_is_built_from_the_pods(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet:
+        with OperatorProcess(namespace, tmp_path / "log"):
+            job(namespace)
+            eventually("both nodes run", whole(kubelet, set()))
+        damage = json.dumps({"status": {"memory": "{"}})
+        kubectl("-n", namespace, "patch", "atj", "bach", "--subresource=status", "--type=merge", "-p", damage)
+        with OperatorProcess(namespace, tmp_path / "log2"):
+            eventually("it says so", lambda: condition(namespace, "MemoryRebuilt"))
+            eventually("it goes on", lambda: status(namespace)["phase"] == "Running")
+        assert "memory" in status(namespace)
+
+
+def test_a_restart_writes_nothing_when_nothing_has_changed(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet:
+        with OperatorProcess(namespace, tmp_path / "log"):
+            job(namespace)
+            eventually("both nodes run", whole(kubelet, set()))
+            time.sleep(6)
+        before = get(namespace)["metadata"]["resourceVersion"]
+        with OperatorProcess(namespace, tmp_path / "log2"):
+            time.sleep(8)
+        assert get(namespace)["metadata"]["resourceVersion"] == before, "expected no write"
+        assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [({"scheduling": {"priorityClass": "nobody-made-it"}}, "Refused")],
+)
+def test_a_refused_pod_is_a_named_wait(
+    namespace: str, tmp_path: Path, spec: dict[str, Any], reason: str
+) -> None:
+    with OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, nodes=1, **spec)
+        found = eventually(
+            "a reason", lambda: (c := condition(namespace, "Waiting")).get("reason") == reason and c
+        )
+        assert "nobody-made-it" in found["message"]
+
+
+def test_a_quota_is_a_named_wait(namespace: str, tmp_path: Path) -> None:
+    kubectl("-n", namespace, "create", "quota", "none", "--hard=pods=0")
+    with OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, nodes=1)
+        eventually("a reason", lambda: condition(namespace, "Waiting").get("reason") == "Quota")
+
+
+def test_a_label_that_is_removed_from_a_pod_loses_nothing(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace)
+        nodes = eventually("both nodes run", whole(kubelet, set()))
+        kubectl("-n", namespace, "label", "pod", nodes[0]["metadata"]["name"], "aurl.dev/role-")
+        time.sleep(3)
+        assert status(namespace)["nodes"]["ready"] == 2
+        assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_pods_pass_pod_security_restricted(namespace: str, tmp_path: Path, nodes: int) -> None:
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, nodes=nodes)
+        eventually("nodes run", lambda: len(kubelet.pods("node")) == nodes)
