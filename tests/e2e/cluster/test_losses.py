@@ -87,9 +87,8 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path)
         assert whole
         figure("node lost to whole again", seconds=time.time() - lost)
         status = job.wait_phase("Succeeded", 420)
-        assert set(status["restarts"]) <= {"node-lost"}, (
-            f"expected node-lost only, found {status['restarts']}"
-        )
+        # The machine may have held the store, too: then that is what the others missed first.
+        assert set(status["restarts"]) <= {"node-lost", "store-lost"}, status["restarts"]
         assert sum(status["restarts"].values()) == 1, status["incidents"]
         the_same_training(job, undisturbed, tmp_path)
     finally:

@@ -16,7 +16,7 @@ def test_suspend_resume_and_scale(job: Job, undisturbed: Steps, tmp_path: Path) 
     job.patch({"suspend": True})
     job.wait_phase("Suspended", 120)
     saved = job.durable()
-    assert not job.pods(), f"expected no pods of a suspended job, found {len(job.pods())}"
+    wait_for("no pods of a suspended job", lambda: not job.pods(), 30)
     job.patch({"suspend": False})
     job.wait_durable(saved + 20)
     kubectl("-n", job.namespace, "scale", "atj/bach", "--replicas=2")

@@ -62,6 +62,8 @@ class Hands:
             await self._start(entry, action)
         elif isinstance(action, Stop):
             grace = 0 if action.kill else int(action.grace_seconds)
+            if action.kill:
+                _suspect(entry, action.uid)
             await self._delete_pod(entry, action.uid, grace)
         elif isinstance(action, Remove):
             await self._delete_pod(entry, action.uid, 0)
@@ -113,7 +115,7 @@ class Hands:
         job = entry.parsed
         slot = (start.role, start.index)
         entry.refusals.pop(slot, None)
-        body = pod(job, start, self._defaults)
+        body = _elsewhere(pod(job, start, self._defaults), entry)
         await self._pace.wait()
         try:
             await self._prepare(entry, start)
@@ -171,3 +173,32 @@ class Hands:
             self._cache.put_pod(done)
             if grace == 0:
                 self._cache.drop_pod(done, time.time())
+
+
+SUSPECT_SECONDS = 120.0
+"""How long a machine that fell silent is avoided: by then the cluster knows whether it lives."""
+
+
+def _suspect(entry: Entry, uid: str) -> None:
+    place = entry.pods.get(uid, {}).get("spec", {}).get("nodeName")
+    if place:
+        entry.suspects[place] = time.time()
+
+
+def _elsewhere(body: Json, entry: Entry) -> Json:
+    """The pod, put rather on another machine than on one that has just fallen silent."""
+    suspects = sorted(name for name, at in entry.suspects.items() if time.time() - at < SUSPECT_SECONDS)
+    if not suspects:
+        return body
+    terms = [
+        {
+            "weight": 100,
+            "preference": {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": [name]}]},
+        }
+        for name in suspects
+    ]
+    affinity = dict(body["spec"].get("affinity") or {})
+    node = dict(affinity.get("nodeAffinity") or {})
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    node[preferred] = [*node.get(preferred, []), *terms]
+    return {**body, "spec": {**body["spec"], "affinity": {**affinity, "nodeAffinity": node}}}

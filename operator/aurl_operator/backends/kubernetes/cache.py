@@ -50,6 +50,8 @@ class Entry:
     silent: int = 0
     """Questions for progress in a row that nobody answered."""
     patched_at: float = 0.0
+    suspects: dict[str, float] = field(default_factory=dict)
+    """Machines on which something of the job fell silent, and when: the cluster may not know it yet."""
     prepared: bool = False
     """Objects that pods need beside themselves are there."""
 

@@ -26,6 +26,11 @@ from aurl_trainer.contract import Cause
 BARRED = 20
 """How many lost nodes a replacement bars."""
 
+CUT_OFF = "its store is lost"
+CUT_OFF_SECONDS = 5.0
+"""How long agents without their store are waited for: they end by themselves when it is silent; those that
+hear of nothing (their machine is lost) cannot meet the new ones, and can commit nothing over them."""
+
 _MAY_LIVE = (Cause.NODE_LOST, Cause.DELETED, Cause.HANG)
 
 RETRY_SECONDS = 15.0
@@ -50,7 +55,7 @@ def rounds(s: Situation, ended: Sequence[Ended]) -> Situation:
         s = s.next_round()
     for node in s.nodes:
         if node.round != s.memory.round:
-            s = s.stop(node.uid, "a new round begins")
+            s = s.stop(node.uid, CUT_OFF if lost_store or unreachable else "a new round begins")
     return s
 
 
@@ -71,6 +76,9 @@ def starts(s: Situation) -> tuple[Situation, tuple[Start, ...]]:
     else:
         store = ()
     if _old_round_lingers(s):
+        for stop in s.memory.stopping.values():
+            if stop.reason == CUT_OFF:
+                s = s.wake(stop.since + CUT_OFF_SECONDS)
         return s, store
     s, nodes = _nodes(s, address)
     return s, (*store, *nodes)
@@ -91,11 +99,17 @@ def surplus(s: Situation) -> Situation:
 
 def _old_round_lingers(s: Situation) -> bool:
     """Whether agents that cannot meet the new ones may still train: two worlds at once are never wanted."""
-    leaving = [p for p in s.nodes if s.leaving(p)]
+    leaving = [p for p in s.nodes if s.leaving(p) and not _cut_off(s, p)]
     if leaving and not s.elastic:
         return True
     old = any(i.round != s.memory.round for i in s.memory.starting if i.role is Role.NODE)
     return old or any(p.round != s.memory.round for p in leaving)
+
+
+def _cut_off(s: Situation, process: Process) -> bool:
+    """Whether a node of a round without a store has had its time to leave."""
+    stop = s.memory.stopping.get(process.uid)
+    return stop is not None and stop.reason == CUT_OFF and s.now >= stop.since + CUT_OFF_SECONDS
 
 
 def _stays(s: Situation, process: Process) -> bool:
