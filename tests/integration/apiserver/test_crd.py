@@ -55,6 +55,8 @@ BACKOFF = {"initialSeconds": 50, "maxSeconds": 5}
             ({"recovery": {budget: {"backoff": BACKOFF}}}, "initialSeconds is more than maxSeconds")
             for budget in ("preemptions", "nodeLost", "crashes", "hang", "outOfMemory")
         ],
+        ({"nodes": {"min": 3, "max": 1}}, "min is more than max"),
+        ({"nodes": 2}, "spec.nodes"),
         ({"procsPerNode": 0}, "spec.procsPerNode"),
         ({"cleanup": {"pods": "Some"}}, "spec.cleanup.pods"),
         ({"imagee": "x"}, "imagee"),
@@ -83,7 +85,7 @@ def test_what_a_run_is_made_of_cannot_change(
 
 
 def test_what_may_change_does(namespace: str) -> None:
-    kubectl("apply", "-f", "-", stdin=manifest(namespace, nodes=2))
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, nodes={"min": 2, "max": 2}))
     changes = {
         "nodes": {"min": 1, "max": 4},
         "suspend": True,

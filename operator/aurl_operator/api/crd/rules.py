@@ -1,6 +1,6 @@
 """What the API server checks itself beyond types: CEL rules, on the mapping that they are about.
 
-Not here: what only the operator can check (the experiment, `nodes`, the template's merge).
+Not here: what only the operator can check (the experiment, the template's merge).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def rules() -> dict[str, list[Rule]]:
                 "message": "cleanup.checkpoints: Aurl does not know the checkpoints of a command; use Keep",
             },
         ],
+        "nodes": [{"rule": "self.min <= self.max", "message": "min is more than max"}],
         "checkpoint": [
             {
                 "rule": "!has(self.uri) || self.uri.contains('://')",

@@ -1,7 +1,8 @@
 """From pydantic's JSON schema to what Kubernetes calls a structural schema.
 
 References are written out, `anyOf` with null becomes the type alone, constants become enums, and what a
-structural schema cannot say (a number or a mapping, a number or a text) becomes Kubernetes' own marks.
+structural schema cannot say (a number or a text) becomes Kubernetes' own mark. `nodes` is always a
+mapping: with a number in its place the API server could not serve `scale`.
 Not here: the definition around it (definition.py), rules (rules.py).
 """
 
@@ -37,10 +38,8 @@ def spec_schema() -> Json:
     raw = JobSpec.model_json_schema(by_alias=True)
     schema = _structural(raw, raw.get("$defs", {}))
     properties = schema["properties"]
-    # A number or a mapping: no structural type says that, so the operator itself checks what is inside.
-    properties["nodes"] = {
-        **_UNTYPED,
-        "description": "A number, or {min, max}: the range within which the job grows and shrinks.",
+    properties["nodes"] |= {
+        "description": "The range within which the job grows and shrinks.",
         "default": {"min": 1, "max": 1},
     }
     for free in ("training", "template"):
