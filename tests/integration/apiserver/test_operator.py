@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
+from aurl_operator.core.policies.recovery import WINDOW
 from tests.integration.apiserver.conftest import kubectl
-from tests.integration.apiserver.kubelet import Kubelet
+from tests.integration.apiserver.kubelet import Kubelet, now
 from tests.integration.apiserver.operator import OperatorProcess
 from tests.integration.apiserver.test_crd import get, manifest
 
 NOWHERE = {"spec": {"schedulerName": "nobody"}}
 """Pods that no real machine takes."""
+
+APART = WINDOW + 1.0
+"""Seconds between losses that are not one incident."""
 
 ONE = {"min": 1, "max": 1}
 
@@ -69,15 +73,17 @@ def lived(namespace: str, kubelet: Kubelet, seconds: float) -> dict[str, Any]:
         "status": "True",
         "reason": "EvictionByEvictionAPI",
         "message": "evicted",
-        "lastTransitionTime": "2026-01-31T12:00:00Z",
+        "lastTransitionTime": now(),
     }
     kubelet.patch(nodes[1]["metadata"]["name"], {"conditions": [target]})
     kubelet.vanish(nodes[1])
     gone = {nodes[1]["metadata"]["uid"]}
     nodes = eventually("the evicted one is replaced", whole(kubelet, gone, 1), seconds)
     gone |= {node["metadata"]["uid"] for node in nodes}
+    time.sleep(APART)
     kubelet.vanish(kubelet.pods("store")[0])
     nodes = eventually("all are new after the store was lost", whole(kubelet, gone, 2), seconds)
+    time.sleep(APART)
     kubelet.vanish(nodes[0])
     gone.add(nodes[0]["metadata"]["uid"])
     nodes = eventually("the one that vanished is replaced", whole(kubelet, gone, 3), seconds)

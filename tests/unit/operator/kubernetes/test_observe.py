@@ -18,6 +18,7 @@ from aurl_trainer.contract import Cause
 
 CREATED = "2026-01-31T12:00:00Z"
 AT = 1769860800.0
+ANNOUNCED = Machine("node-2", notice="machine node-2 will go: taint spot")
 LOST = Machine("node-2", "machine node-2 is not ready: silent", AT)
 
 
@@ -77,6 +78,7 @@ TERMINATION = json.dumps({"v": 1, "cause": "crash", "message": "boom", "exit_cod
         ),
         ({**ended(143), **disrupted("PreemptionByScheduler")}, Sight(AT), Cause.PREEMPTED),
         (RUNNING, Sight(AT, vanished=AT), Cause.DELETED),
+        ({**ended(82), "metadata": DELETED}, Sight(AT, machine=ANNOUNCED), Cause.PREEMPTED),
         ({**RUNNING, **disrupted("EvictionByEvictionAPI")}, Sight(AT, vanished=AT), Cause.PREEMPTED),
         (RUNNING, Sight(AT, machine=LOST), Cause.NODE_LOST),
         (

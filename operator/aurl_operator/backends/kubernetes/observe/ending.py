@@ -40,8 +40,10 @@ def ending(
     machine_lost = machine is not None and machine.lost is not None
     lost = machine_lost or machine_gone or reason == "DeletionByPodGC"
     deleted = metadata.get("deletionTimestamp") is not None or vanished is not None
+    announced = machine is not None and machine.notice is not None and not ours
+    evicted = status.get("reason") in ("Evicted", "Preempting")
     facts: dict[str, Any] = {
-        "disrupted": (reason in _PREEMPTED and not lost) or status.get("reason") in ("Evicted", "Preempting"),
+        "disrupted": (reason in _PREEMPTED and not lost) or evicted or announced,
         "deleted": deleted and not ours,
         "message": _message(status, disruption, machine, lost),
     }
