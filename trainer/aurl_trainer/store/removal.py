@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from aurl_trainer.contract import RunFile
-from aurl_trainer.errors import CheckpointError
+from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.retention import BEST_BY, Kept
@@ -30,7 +30,7 @@ def _delete(location: Location, folder: str) -> None:
 def all_but_best(location: Location, count: int) -> list[CheckpointName]:
     """Deletes all checkpoints but the best `count`, and returns those. Without any metric, the newest stay.
 
-    Raises CheckpointError if a manifest that must be read to decide cannot be.
+    Raises CheckpointError, having deleted nothing, if a newer Aurl wrote one. A damaged one is no loss.
     """
     store = RunStore(location)
     found: list[Kept] = []
@@ -38,7 +38,7 @@ def all_but_best(location: Location, count: int) -> list[CheckpointName]:
     for name in store.valid():
         try:
             manifest = store.manifest(name)
-        except CheckpointError:
+        except DamagedError:
             continue
         packs[name] = frozenset(pack.path for pack in manifest.packs)
         found.append(Kept(name, manifest.metrics.get(BEST_BY), packs[name]))

@@ -1,0 +1,58 @@
+"""Removing a run that is over, or all but its best checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.removal import all_but_best, everything
+from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.verify import verify
+from tests.unit.trainer.store.made import open_run, save
+
+
+@pytest.fixture(params=["file", "memory"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "run") if request.param == "file" else f"memory:/{tmp_path}/run"
+
+
+def test_everything_goes_and_nothing_beside_it(uri: str) -> None:
+    neighbour, other = open_run(f"{uri}-neighbour")
+    save(neighbour, other.id, 1, 10)
+    store, claim = open_run(uri)
+    save(store, claim.id, 1, 10)
+    for name in ("records/gen-1.jsonl", "logs/worker-0-0.log", "samples/deep/er/a.mid"):
+        store.location.put(name, b"x")
+    everything(Location(uri))
+    fresh = RunStore(Location(uri))
+    assert fresh.committed() == []
+    assert fresh.pack_folders() == []
+    assert fresh.location.names("samples/deep/er") == []
+    assert len(RunStore(Location(f"{uri}-neighbour")).valid()) == 1, "a neighbour was touched"
+    everything(Location(uri))
+
+
+def test_the_best_stay_and_verify(uri: str) -> None:
+    store, claim = open_run(uri)
+    for number, nll in enumerate((0.5, 0.2, 0.9, 0.4), start=1):
+        save(store, claim.id, number, 10 * number, nll)
+    left = all_but_best(Location(uri), 2)
+    assert [name.step for name in left] == [20, 40], f"expected steps 20 and 40, found {left}"
+    fresh = RunStore(Location(uri))
+    assert fresh.valid() == left
+    assert len(fresh.pack_folders()) == 2
+    for name in left:
+        assert verify(fresh, name).good, f"expected {name} to verify"
+
+
+def test_without_a_metric_the_newest_stays(uri: str) -> None:
+    store, claim = open_run(uri)
+    for number in (1, 2, 3):
+        save(store, claim.id, number, 10 * number)
+    assert [name.step for name in all_but_best(Location(uri), 1)] == [30]
+
+
+def test_nothing_there_is_nothing_to_do(uri: str) -> None:
+    assert all_but_best(Location(uri), 1) == []
