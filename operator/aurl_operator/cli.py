@@ -27,7 +27,7 @@ from aurl_trainer.errors import AurlTrainerError
 class _Aurl(LazyGroup):
     own: ClassVar = {
         name: Reference(name, f"aurl_operator.commands.{name}", name, "aurl")
-        for name in ("run", "rehearse", "status", "validate", "explain")
+        for name in ("run", "rehearse", "status", "validate", "explain", "resume")
     }
 
 
@@ -59,8 +59,9 @@ def aurl(
 ) -> None:
     """Train music models on machines that can vanish at any moment.
 
-    One file, the job, says what to train and on how many nodes; here each
-    node is a process of this machine.
+    One file, the job, says what to train and on how many nodes: here each
+    node is a process of this machine; `kubectl apply -f job.yaml` runs the
+    same job on a cluster, a pod for each node.
 
     \b
     Examples:

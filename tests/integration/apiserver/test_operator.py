@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from aurl_operator.core.policies.recovery import WINDOW
+from aurl_trainer.contract import ExitCode
 from tests.integration.apiserver.conftest import kubectl
 from tests.integration.apiserver.kubelet import Kubelet, now
 from tests.integration.apiserver.operator import OperatorProcess
@@ -216,3 +219,24 @@ def test_pods_pass_pod_security_restricted(namespace: str, tmp_path: Path, nodes
     with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
         job(namespace, nodes={"min": nodes, "max": nodes})
         eventually("nodes run", lambda: len(kubelet.pods("node")) == nodes)
+
+
+def test_a_failed_job_is_resumed_under_its_name(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, nodes=ONE)
+        nodes = eventually("a node runs", lambda: kubelet.pods("node"))
+        kubelet.end(nodes[0], int(ExitCode.FINAL))
+        eventually("it has failed", lambda: status(namespace).get("phase") == "Failed")
+        refused = aurl("resume", "nobody", "-n", namespace)
+        assert refused.returncode == ExitCode.MISSING, refused.stderr
+        done = aurl("resume", "bach", "-n", namespace)
+        assert done.returncode == 0, done.stderr
+        eventually("a new node runs", lambda: kubelet.pods("node"))
+        eventually("it runs", lambda: status(namespace).get("phase") == "Running")
+        again = aurl("resume", "bach", "-n", namespace)
+        assert again.returncode == ExitCode.REFUSED, "expected a running job not to be resumed"
+
+
+def aurl(*argv: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).parent / "aurl")
+    return subprocess.run([program, *argv], text=True, capture_output=True, timeout=60, check=False)
