@@ -83,9 +83,9 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path)
         before = job.step()
         wait_for("the others train on", lambda: job.step() > before + 1, 120, 0.5)
         figure("node lost to the others training on", seconds=time.time() - lost)
-        whole = wait_for("whole again", lambda: len(job.running()) == 2 and _alive(job), 180)
-        assert whole
-        figure("node lost to whole again", seconds=time.time() - lost)
+        wait_for("whole again, or already done by the rest", lambda: _whole(job) or _done(job), 240)
+        if not _done(job):
+            figure("node lost to whole again", seconds=time.time() - lost)
         status = job.wait_phase("Succeeded", 420)
         # The machine may have held the store, too: then that is what the others missed first.
         assert set(status["restarts"]) <= {"node-lost", "store-lost"}, status["restarts"]
@@ -97,6 +97,14 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path)
 
 
 READY = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+
+
+def _whole(job: Job) -> bool:
+    return len(job.running()) == 2 and _alive(job)
+
+
+def _done(job: Job) -> bool:
+    return job.status().get("phase") == "Succeeded"
 
 
 def _alive(job: Job) -> bool:
@@ -113,7 +121,7 @@ def test_a_machine_comes_back_after_it_was_replaced(
     gone = job.on("node-2")["metadata"]["uid"]
     faults("node", fault, "node-2")
     try:
-        wait_for("replaced", lambda: len(job.running()) == 2 and _alive(job), 180)
+        wait_for("replaced", lambda: _whole(job), 180)
     finally:
         faults("node", mend, "node-2")
     status = job.wait_phase("Succeeded", 420)
