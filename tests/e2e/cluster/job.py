@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.cluster.kube import get, kubectl, run, wait_for
+from tests.e2e.cluster.kube import get, kubectl, wait_for
 
 STEPS = 300
 EVERY = 20
@@ -155,6 +155,3 @@ def figure(name: str, **values: float) -> None:
     if "AURL_FIGURES" in os.environ:
         with Path(os.environ["AURL_FIGURES"]).open("a") as file:
             file.write(json.dumps({"name": name, "at": time.time(), **values}) + "\n")
-
-
-__all__ = ["EVERY", "STEPS", "Job", "figure", "nothing_left", "run"]
