@@ -1,4 +1,6 @@
 {{- define "aurl.name" -}}{{ .Release.Name | trunc 40 | trimSuffix "-" }}-operator{{- end }}
+{{- /* All that serve the whole cluster share one Lease in their namespace. */}}
+{{- define "aurl.lease" -}}{{ if .Values.namespaces }}{{ include "aurl.name" . }}{{ else }}aurl-operator{{ end }}{{- end }}
 {{- define "aurl.selector" -}}
 app.kubernetes.io/name: aurl-operator
 app.kubernetes.io/instance: {{ .Release.Name }}

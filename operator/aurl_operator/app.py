@@ -87,7 +87,10 @@ async def pod(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
     runtime.heard_at = time.monotonic()
     body = {"kind": "Pod", **event["object"]}
     cache = runtime.cache
-    key: Key | None = cache.drop_pod(body, time.time()) if event["type"] == GONE else cache.put_pod(body)
+    gone = event["type"] == GONE and await runtime.really_gone(body)
+    if event["type"] == GONE and not gone:
+        return
+    key: Key | None = cache.drop_pod(body, time.time()) if gone else cache.put_pod(body)
     if key is not None:
         runtime.queue.add(key)
 

@@ -47,10 +47,13 @@ def install(*more: str) -> None:
         "defaultImage": TRAINER,
         "log.format": "text",
     }
+    kubectl("create", "namespace", "aurl-system", check=False)
+    # So that the API-server tests know that they may uninstall it.
+    kubectl("label", "namespace", "aurl-system", "aurl.dev/tests=true", "--overwrite")
     sets = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     chart = str(ROOT / "charts")
     run(
-        *("helm", "upgrade", "--install", "aurl", chart, "-n", "aurl-system", "--create-namespace"),
+        *("helm", "upgrade", "--install", "aurl", chart, "-n", "aurl-system"),
         *("--take-ownership", "--wait", "--timeout", "180s", *sets, *more),
         seconds=240,
     )

@@ -49,6 +49,7 @@ class Job:
             "template": SPREAD,
             **self.spec,
         }
+        spec = {name: value for name, value in spec.items() if value is not None}
         whole = {
             "apiVersion": "aurl.dev/v1alpha1",
             "kind": "AurlTrainingJob",

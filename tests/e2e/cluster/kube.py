@@ -34,6 +34,14 @@ def faults(*argv: str) -> str:
     return run(os.environ["AURL_CLUSTER_SCRIPT"], *argv, seconds=300)
 
 
+def evict(namespace: str, pod: str) -> None:
+    """As a drain does it."""
+    metadata = {"name": pod, "namespace": namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+
 def wait_for(what: str, probe: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
     """The first true value of `probe`. Fails with its last value otherwise."""
     end = time.monotonic() + seconds

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.cluster.job import Job, figure
-from tests.e2e.cluster.kube import faults, kubectl, wait_for
+from tests.e2e.cluster.kube import evict, faults, kubectl, wait_for
 from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_once
 
 MIDDLE = 60
@@ -45,13 +44,7 @@ def test_a_pod_is_evicted(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
     job.apply()
     job.wait_durable(MIDDLE)
     pod = job.running()[-1]["metadata"]["name"]
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": pod, "namespace": job.namespace},
-    }
-    path = f"/api/v1/namespaces/{job.namespace}/pods/{pod}/eviction"
-    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    evict(job.namespace, pod)
     ended_as_if_undisturbed(job, undisturbed, tmp_path, "preempted")
 
 
@@ -141,3 +134,13 @@ def test_the_store_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> N
     assert sum(status["restarts"].values()) == 1, f"expected one incident, found {status['incidents']}"
     the_same_training(job, undisturbed, tmp_path)
     nothing_remains(job)
+
+
+@pytest.mark.slow
+def test_the_pod_of_rank_0_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+    job.apply()
+    job.wait_durable(MIDDLE)
+    names = [pod["metadata"]["name"] for pod in job.running()]
+    first = next(n for n in names if "here: 0" in kubectl("-n", job.namespace, "logs", n))
+    kubectl("-n", job.namespace, "delete", "pod", first, "--wait=false")
+    ended_as_if_undisturbed(job, undisturbed, tmp_path, "deleted")

@@ -37,15 +37,32 @@ def apiserver() -> None:
         if os.environ.get("AURL_CLUSTER_REQUIRED") == "1":
             pytest.fail(HOW)
         pytest.skip(HOW)
-    if shutil.which("helm"):
+    _alone()
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/files/crd.yaml"))
+    kubectl("wait", "--for=condition=Established", "crd/aurltrainingjobs.aurl.dev", "--timeout=30s")
+
+
+def _alone() -> None:
+    """No other operator is at work: one that the scenarios installed goes, anybody else's is left alone."""
+    selector = ("-l", "app.kubernetes.io/name=aurl-operator", "-o", "jsonpath={.items[*].metadata.namespace}")
+    where = set(kubectl("get", "deployments", "-A", *selector).stdout.split())
+    label = ("-l", f"{OURS}=true", "-o", "jsonpath={.items[*].metadata.name}")
+    ours = set(kubectl("get", "namespaces", *label).stdout.split())
+    if where - ours:
+        pytest.fail(
+            f"an operator is at work in {', '.join(where - ours)}: use a cluster without one, or uninstall it"
+        )
+    if where and shutil.which("helm"):
         subprocess.run(
             ["helm", "uninstall", "aurl", "-n", "aurl-system", "--ignore-not-found", "--wait"],
             check=True,
             timeout=120,
             capture_output=True,
         )
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/files/crd.yaml"))
-    kubectl("wait", "--for=condition=Established", "crd/aurltrainingjobs.aurl.dev", "--timeout=30s")
+
+
+OURS = "aurl.dev/tests"
+"""Label of a namespace whose operator belongs to the tests."""
 
 
 @pytest.fixture

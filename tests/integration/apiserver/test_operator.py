@@ -203,14 +203,16 @@ def test_a_quota_is_a_named_wait(namespace: str, tmp_path: Path) -> None:
         eventually("a reason", lambda: condition(namespace, "Waiting").get("reason") == "Quota")
 
 
-def test_a_label_that_is_removed_from_a_pod_loses_nothing(namespace: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("label", ["aurl.dev/role", "app.kubernetes.io/managed-by"])
+def test_a_label_that_is_removed_from_a_pod_loses_nothing(namespace: str, tmp_path: Path, label: str) -> None:
     with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
         job(namespace)
         nodes = eventually("both nodes run", whole(kubelet, set()))
-        kubectl("-n", namespace, "label", "pod", nodes[0]["metadata"]["name"], "aurl.dev/role-")
+        kubectl("-n", namespace, "label", "pod", nodes[0]["metadata"]["name"], label + "-")
         time.sleep(3)
         assert status(namespace)["nodes"]["ready"] == 2
         assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
+        assert not status(namespace).get("incidents")
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

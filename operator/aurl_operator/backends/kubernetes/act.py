@@ -201,4 +201,10 @@ def _elsewhere(body: Json, entry: Entry) -> Json:
     node = dict(affinity.get("nodeAffinity") or {})
     preferred = "preferredDuringSchedulingIgnoredDuringExecution"
     node[preferred] = [*node.get(preferred, []), *terms]
-    return {**body, "spec": {**body["spec"], "affinity": {**affinity, "nodeAffinity": node}}}
+    spec = {**body["spec"], "affinity": {**affinity, "nodeAffinity": node}}
+    # A machine that has fallen silent is the emptiest of all: a wish to spread must not lead there.
+    spread = [c for c in spec.get("topologySpreadConstraints") or [] if c.get("whenUnsatisfiable") != _SOFT]
+    return {**body, "spec": {**spec, "topologySpreadConstraints": spread}}
+
+
+_SOFT = "ScheduleAnyway"

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from typing import Any
 
 from aurl_operator import metrics
 from aurl_operator.api import names
@@ -17,6 +18,7 @@ from aurl_operator.backends.kubernetes.act import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.client.errors import ApiError, NotFoundError
 from aurl_operator.backends.kubernetes.controller import RESYNC_SECONDS, Controller
 from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
 from aurl_operator.backends.kubernetes.progress import Poller
@@ -73,6 +75,25 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+
+    async def really_gone(self, pod: dict[str, Any]) -> bool:
+        """Whether a pod that left the watch is gone. If it only lost its label, it gets it back."""
+        metadata = pod["metadata"]
+        if metadata.get("deletionTimestamp") is not None:
+            return True
+        path = paths.pod(metadata["namespace"], metadata["name"])
+        try:
+            now = await self._api.get(path)
+            if now["metadata"]["uid"] != metadata["uid"]:
+                return True
+            labels = {names.MANAGED_BY: names.MANAGER}
+            version = now["metadata"]["resourceVersion"]
+            await self._api.merge(path, {"metadata": {"resourceVersion": version, "labels": labels}})
+        except NotFoundError:
+            return True
+        except ApiError as error:
+            log.warning("pod %s lost the label %s: %s", metadata["name"], names.MANAGED_BY, error.message)
+        return False
 
     def ready(self) -> str | None:
         """None if all is well, else what is not."""

@@ -3,6 +3,7 @@
 - Ends that belong together are one incident and are charged once: those within `WINDOW` seconds of the
   first, of processes that ran already when it happened. A failure right after the loss of a machine belongs
   to that loss; a loss of a machine right after a failure does not belong to the failure.
+- A replacement that never ran, put on a machine that was lost already, belongs to the loss it was to mend.
 - Each incident charges one budget. `limit` restarts are allowed; the incident after that many ends the job.
   A budget with `refill: Progress` counts incidents since the last new durable step: a checkpoint further
   than any before. So a job that gets on never uses its budgets up, and one that fails again and again at
@@ -115,7 +116,9 @@ def _belongs(s: Situation, end: Ended) -> Incident | None:
         near = abs(end.at - incident.at) <= WINDOW
         was_there = end.since <= incident.at
         kind = incident.cause in _OF_MACHINES or end.cause not in _OF_MACHINES
-        if not incident.over and near and was_there and kind and end.cause is not Cause.FINAL_ERROR:
+        never_ran = not end.was_ready and end.cause is Cause.NODE_LOST and incident.cause in _OF_MACHINES
+        together = near and was_there and kind and end.cause is not Cause.FINAL_ERROR
+        if not incident.over and (together or never_ran):
             return incident
     return None
 

@@ -120,12 +120,15 @@ class Api:
     async def lines(self, path: str, **query: str) -> aiohttp.ClientResponse:
         """A stream that stays open, such as a followed log: the caller reads and closes it."""
         headers = await self.connection.headers()
-        response = await self._session.get(
-            self.connection.host + path,
-            params=query,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=SECONDS),
-        )
+        try:
+            response = await self._session.get(
+                self.connection.host + path,
+                params=query,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=SECONDS),
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnavailableError(0, type(error).__name__, f"the API server: {error}") from None
         if response.status >= 400:
             raise error_of(response.status, await response.text())
         return response

@@ -15,10 +15,13 @@ import json
 from typing import Any
 
 from aurl_operator.errors import AurlError
+from aurl_trainer.contract import ExitCode
 
 
 class ApiError(AurlError):
     """The API server refused. `body` is its Status object, as far as it sent one."""
+
+    exit_code = ExitCode.REFUSED
 
     def __init__(self, status: int, reason: str, message: str, body: dict[str, Any] | None = None) -> None:
         super().__init__(message or reason or f"HTTP {status}")
@@ -30,6 +33,8 @@ class ApiError(AurlError):
 
 class NotFoundError(ApiError):
     """There is no such object."""
+
+    exit_code = ExitCode.MISSING
 
 
 class ConflictError(ApiError):
@@ -43,9 +48,13 @@ class ForbiddenError(ApiError):
 class InvalidError(ApiError):
     """The object is not valid."""
 
+    exit_code = ExitCode.INVALID_JOB
+
 
 class UnavailableError(ApiError):
     """The server cannot be reached, or has no time for us."""
+
+    exit_code = ExitCode.MISSING
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

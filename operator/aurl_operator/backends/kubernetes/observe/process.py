@@ -90,7 +90,8 @@ def process(pod: Pod, sight: Sight) -> Process | None:
     running = (container.get("state") or {}).get("running")
     state = State.ENDED if end else State.RUNNING if running else State.WAITING
     stopping = metadata.get("deletionTimestamp") is not None
-    ready = state is State.RUNNING and not (who.role is Role.STORE and not _is_ready(status))
+    # Of one that has ended: whether it ever ran.
+    ready = _began(container) and not (who.role is Role.STORE and running and not _is_ready(status))
     address = status.get("podIP")
     return Process(
         role=who.role,
@@ -115,6 +116,11 @@ def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     ours = (names.TRAINER_CONTAINER, names.STORE_CONTAINER, names.CLEANER_CONTAINER)
     found: Mapping[str, Any] = next((c for c in statuses if c.get("name") in ours), statuses[0])
     return found
+
+
+def _began(container: Mapping[str, Any]) -> bool:
+    now, last = container.get("state") or {}, container.get("lastState") or {}
+    return any(key in now or key in last for key in ("running", "terminated"))
 
 
 def _is_ready(status: Mapping[str, Any]) -> bool:
