@@ -27,7 +27,7 @@ from aurl_trainer.errors import AurlTrainerError
 class _Aurl(LazyGroup):
     own: ClassVar = {
         name: Reference(name, f"aurl_operator.commands.{name}", name, "aurl")
-        for name in ("run", "rehearse", "status", "validate", "explain", "resume")
+        for name in ("run", "rehearse", "status", "logs", "validate", "explain", "resume")
     }
 
 
@@ -70,6 +70,7 @@ def aurl(
       aurl run job.yaml            run it; Ctrl-C saves and leaves
       aurl run job.yaml --set spec.nodes.max=3
       aurl status runs/my-job      how is it going?
+      aurl logs bach -n music -f   what does it print, on a cluster?
       aurl report runs/my-job      everything about a run in one HTML file
       aurl rehearse job.yaml --kill worker-1@step:40
                                    what if a machine vanishes?

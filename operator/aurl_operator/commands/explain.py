@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aurl_operator.commands.run import JobFile, RunDirOption, SetOption
+from aurl_operator.commands.run import RunDirOption, SetOption
+from aurl_operator.commands.status import ClusterOption, ContextOption, NamespaceOption
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,9 +20,17 @@ if TYPE_CHECKING:
 
 
 def explain(
-    job: JobFile,
+    job: Annotated[
+        Path,
+        typer.Argument(
+            metavar="JOB", help="The job's YAML file, or its name on a cluster.", show_default=False
+        ),
+    ],
     run_dir: RunDirOption = None,
     settings: SetOption = None,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
+    cluster: ClusterOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what a job would start, and which rules would act when.
@@ -34,6 +43,7 @@ def explain(
       aurl explain job.yaml
       aurl explain job.yaml --set nodes.max=3
       aurl explain job.yaml --json | jq '.processes[].argv'
+      aurl explain bach -n music           a job on a cluster: where it stands, too
     """
     from rich.console import Console
 
@@ -42,6 +52,11 @@ def explain(
     from aurl_operator.core.explain import explain as explain_rules
     from aurl_operator.core.observed import LOCAL
 
+    if cluster or namespace or context:
+        from aurl_operator.commands.cluster_explain import explain_on_cluster
+
+        explain_on_cluster(str(job), namespace, context, as_json)
+        return
     found = load_job(job, settings or ())
     folder = (run_dir or Path("runs") / found.metadata.name).resolve()
     processes: list[dict[str, Any]] = [
@@ -58,8 +73,6 @@ def explain(
 
 
 def _show(console: Console, folder: Path, processes: list[dict[str, Any]], found: Explanation) -> None:
-    from rich.text import Text
-
     console.print(f"{found.nodes}; run directory: {folder}", soft_wrap=True, markup=False)
     common = _common(processes)
     for process in processes:
@@ -73,6 +86,13 @@ def _show(console: Console, folder: Path, processes: list[dict[str, Any]], found
         console.print("\nenvironment of all of them", style="bold")
         for name, value in sorted(common.items()):
             console.print(f"    {name}={value}", soft_wrap=True, markup=False)
+    show_rules(console, found)
+
+
+def show_rules(console: Console, found: Explanation) -> None:
+    """The rules, one a line."""
+    from rich.text import Text
+
     console.print("\nrules", style="bold")
     for rule in found.rules:
         line = Text.assemble("  ", (f"{rule.name:<15}", "bold"), f" {rule.when} → {rule.then}")

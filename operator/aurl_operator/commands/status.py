@@ -1,7 +1,8 @@
-"""`aurl status`: how a run on this machine is going, or how it went."""
+"""`aurl status`: how a run is going, or how it went, on this machine or on a cluster."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import datetime
@@ -16,8 +17,27 @@ if TYPE_CHECKING:
     from aurl_operator.api.status import JobStatus
 
 
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "-n", "--namespace", help="Of a job on a cluster; default: the context's.", show_default=False
+    ),
+]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", help="A context of the kubeconfig.", show_default=False)
+]
+ClusterOption = Annotated[
+    bool, typer.Option("--cluster", help="A job of the kubeconfig's context, not a run on this machine.")
+]
+
+
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, or its name below runs/.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's directory, its name below runs/, or a job's name.")
+    ],
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
+    cluster: ClusterOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show how a run is going, or how it went.
@@ -27,6 +47,8 @@ def status(
       aurl status runs/my-job
       aurl status my-job
       aurl status runs/my-job --json | jq .status.progress.step
+      aurl status bach -n music            a job on a cluster
+      aurl status bach --cluster           the same in the context's namespace
       watch -n 2 aurl status runs/my-job
     """
     from rich.console import Console
@@ -34,6 +56,9 @@ def status(
     from aurl_operator.api.status import JobStatus
     from aurl_operator.backends.local.rundir import held, read_state
 
+    if cluster or namespace or context:
+        _on_cluster(str(run), namespace, context, as_json)
+        return
     path = find_run(run)
     state = read_state(path) or {}
     running = held(path)
@@ -44,7 +69,8 @@ def status(
     if "status" not in state:
         typer.echo(f"{path}: nothing has happened yet")
         return
-    _show(Console(highlight=False), path, running, state, JobStatus.model_validate(state["status"]))
+    alive = f"running, seen {max(0, round(time.time() - state['at']))} s ago" if running else "not running"
+    _show(Console(highlight=False), f"{path} ({alive})", state, JobStatus.model_validate(state["status"]))
 
 
 def find_run(run: Path) -> Path:
@@ -55,16 +81,47 @@ def find_run(run: Path) -> Path:
     for path in (run, Path("runs") / run):
         if (path / RunFile.STATE).is_file():
             return path
-    raise MissingError(f"{run}: no run here (a run's directory has a {RunFile.STATE}; see runs/)")
+    raise MissingError(
+        f"{run}: no run here (a run's directory has a {RunFile.STATE}; see runs/); "
+        "for a job on a cluster add -n NAMESPACE or --cluster"
+    )
 
 
-def _show(console: Console, path: Path, running: bool, state: dict[str, Any], now: JobStatus) -> None:
+def _on_cluster(name: str, namespace: str | None, context: str | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from aurl_operator.api import names
+    from aurl_operator.api.status import JobStatus
+    from aurl_operator.backends.kubernetes import reading
+    from aurl_operator.backends.kubernetes.client.api import Api
+
+    async def look() -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
+        async with await Api.connect(context) as api:
+            where = namespace or api.namespace
+            return where, await reading.job(api, where, name), await reading.pods(api, where, name)
+
+    where, job, pods = asyncio.run(look())
+    found = {key: value for key, value in (job.get("status") or {}).items() if key != "memory"}
+    if as_json:
+        typer.echo(json.dumps({"namespace": where, "name": name, "status": found}, indent=1))
+        return
+    if not found:
+        typer.echo(f"{where}/{name}: no operator has looked at it yet; is one installed? (docs/tour.md)")
+        return
+    running = [
+        {"name": pod["metadata"]["name"].removeprefix(f"{name}-"), "state": pod["status"].get("phase", "")}
+        for pod in pods
+        if pod["metadata"]["labels"].get(names.ROLE) == "node"
+        and pod["status"].get("phase") in ("Pending", "Running")
+    ]
+    title = f"{where}/{name} ({len(pods)} pods)"
+    _show(Console(highlight=False), title, {"processes": running}, JobStatus.model_validate(found))
+
+
+def _show(console: Console, title: str, state: dict[str, Any], now: JobStatus) -> None:
     from rich.table import Table
 
-    alive = f"running, seen {max(0, round(time.time() - state['at']))} s ago" if running else "not running"
-    table = Table(
-        title=f"{path} ({alive})", title_justify="left", show_header=False, box=None, padding=(0, 2)
-    )
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
     for name, text in _rows(state, now):
         table.add_row(name, text)
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -239,6 +240,8 @@ def test_a_failed_job_is_resumed_under_its_name(namespace: str, tmp_path: Path) 
         assert again.returncode == ExitCode.REFUSED, "expected a running job not to be resumed"
 
 
-def aurl(*argv: str) -> subprocess.CompletedProcess[str]:
+def aurl(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     program = str(Path(sys.executable).parent / "aurl")
-    return subprocess.run([program, *argv], text=True, capture_output=True, timeout=60, check=False)
+    return subprocess.run(
+        [program, *argv], text=True, capture_output=True, timeout=60, check=False, env={**os.environ, **env}
+    )
