@@ -69,5 +69,14 @@ check: $(VENV)/.dev  ## format, lint, types, walls between rooms, generated file
 generate: $(VENV)/.dev  ## write the files that come from code
 	$(BIN)/python -m aurl_operator.commands.generate
 
+manifests/install.yaml: $(shell find charts -type f)  ## the chart as one file for kubectl (needs helm)
+	{ printf '%s\n' '# Written by `make manifests/install.yaml` from charts/; edit it there.' \
+	    '# Images are those of `make kind`; put your own in their place.' '---' 'apiVersion: v1' \
+	    'kind: Namespace' 'metadata: {name: aurl-system}'; \
+	  helm template aurl charts -n aurl-system --skip-tests \
+	    --set image.repository=$(IMAGE_PREFIX)aurl-operator --set image.tag=$(TAG) \
+	    --set defaultImage=$(IMAGE_PREFIX)aurl-trainer:$(TAG) \
+	  | sed -e '/helm.sh\/chart:/d'; } > $@
+
 clean:  ## remove what the targets made, the demo's run included
 	rm -rf $(VENV) $(RUN_DIR) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -71,3 +71,25 @@ def test_twenty_preemptions_are_no_reason_to_fail(job: Job) -> None:
     assert status["phase"] not in ("Failed", "Succeeded"), status.get("message")
     kubectl("-n", job.namespace, "delete", "atj", job.name)
     wait_for("nothing is left", lambda: not get("-n", job.namespace, "pods")["items"], 60)
+
+
+VOLUME = {"name": "data", "persistentVolumeClaim": {"claimName": "nobody-made-it"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"checkpoint": {"secret": "nobody-made-it"}}, "Refused"),
+        ({"template": {"spec": {"volumes": [VOLUME]}}}, "Volume"),
+    ],
+)
+def test_what_is_missing_is_named(job: Job, spec: dict[str, Any], reason: str) -> None:
+    job.spec = plain("pass", **spec)
+    job.apply()
+
+    def waiting() -> dict[str, Any] | None:
+        conditions = job.status().get("conditions", [])
+        return next((c for c in conditions if c["type"] == "Waiting" and c["reason"] == reason), None)
+
+    found = wait_for(f"the reason {reason}", waiting, 90)
+    assert "nobody-made-it" in found["message"], f"expected the name, found {found['message']}"

@@ -13,14 +13,16 @@ from pathlib import Path
 class OperatorProcess:
     """Runs the operator while it is entered; one that was killed is started again at once."""
 
-    def __init__(self, namespace: str, log: Path, stop_after: int | None = None) -> None:
+    def __init__(
+        self, namespace: str, log: Path, stop_after: int | None = None, metrics_port: int = 0
+    ) -> None:
         self._env = {
             **os.environ,
             "AURL_NAMESPACES": namespace,
             "AURL_LEASE_NAMESPACE": namespace,
             "AURL_IDENTITY": "the-one-under-test",
             "AURL_HEALTH_PORT": "0",
-            "AURL_METRICS_PORT": "0",
+            "AURL_METRICS_PORT": str(metrics_port),
             "AURL_LOG_FORMAT": "text",
         }
         if stop_after is not None:

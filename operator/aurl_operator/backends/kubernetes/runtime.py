@@ -21,6 +21,7 @@ from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ApiError, NotFoundError
 from aurl_operator.backends.kubernetes.controller import RESYNC_SECONDS, Controller
 from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
+from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.progress import Poller
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Lane, Queue
@@ -79,7 +80,7 @@ class Runtime:
     async def really_gone(self, pod: dict[str, Any]) -> bool:
         """Whether a pod that left the watch is gone. If it only lost its label, it gets it back."""
         metadata = pod["metadata"]
-        if metadata.get("deletionTimestamp") is not None:
+        if metadata.get("deletionTimestamp") is not None or job_name(pod) is None:
             return True
         path = paths.pod(metadata["namespace"], metadata["name"])
         try:

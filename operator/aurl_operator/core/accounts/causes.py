@@ -54,6 +54,8 @@ def conclude(
     if role is Role.STORE and stopped:
         return Conclusion(Cause.STOPPED, "stopped by Aurl")
     code, signal = _normal(end.exit_code, end.signal)
+    if role is Role.STORE and (end.disrupted or end.node_lost or end.deleted):
+        code = None  # it leaves well when it is told to; the machines know why it was told
     found = _of_node(end, rules, code, signal, stopped=stopped, noticed=noticed)
     if role is Role.STORE and found.cause not in _OF_MACHINES:
         return Conclusion(Cause.STORE_LOST, f"the rendezvous store ended: {found.message}")

@@ -40,6 +40,9 @@ def ending(
     machine_lost = machine is not None and machine.lost is not None
     lost = machine_lost or machine_gone or reason == "DeletionByPodGC"
     deleted = metadata.get("deletionTimestamp") is not None or vanished is not None
+    if deleted and _ended_before(metadata, terminated):
+        # By itself; what was deleted then is what was left of it.
+        deleted, reason = False, ""
     announced = machine is not None and machine.notice is not None and not ours
     evicted = status.get("reason") in ("Evicted", "Preempting")
     facts: dict[str, Any] = {
@@ -47,6 +50,8 @@ def ending(
         "deleted": deleted and not ours,
         "message": _message(status, disruption, machine, lost),
     }
+    if _own_disk(status):
+        return End(at=now, exit_code=1, message=str(status["message"]))
     if terminated is not None:
         return End(
             at=seconds(terminated.get("finishedAt")) or vanished or now,
@@ -65,12 +70,27 @@ def ending(
         return End(at=vanished, node_lost=lost, **facts)
     if machine_lost and machine is not None:
         return End(at=min(machine.lost_at or now, now), node_lost=True, **facts)
-    if machine_gone and metadata.get("deletionTimestamp") is None and pod.get("spec", {}).get("nodeName"):
+    if machine_gone and pod.get("spec", {}).get("nodeName"):
         return End(at=now, node_lost=True, **{**facts, "message": "its machine was removed from the cluster"})
     if status.get("phase") in ("Failed", "Succeeded"):
         code = 0 if status["phase"] == "Succeeded" else None
         return End(at=now, exit_code=code, node_lost=lost, **facts)
     return None
+
+
+def _ended_before(metadata: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> bool:
+    """Whether the container had ended when the deletion of its pod was asked for."""
+    finished = seconds((terminated or {}).get("finishedAt"))
+    until = seconds(metadata.get("deletionTimestamp"))
+    if finished is None or until is None:
+        return False
+    return finished < until - (metadata.get("deletionGracePeriodSeconds") or 0) - 1.0
+
+
+def _own_disk(status: Mapping[str, Any]) -> bool:
+    """Whether the kubelet evicted it for exceeding its own limit of local storage."""
+    words = str(status.get("message") or "").lower()
+    return status.get("reason") == "Evicted" and "exceed" in words and "limit" in words
 
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

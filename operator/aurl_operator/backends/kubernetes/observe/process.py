@@ -106,9 +106,14 @@ def process(pod: Pod, sight: Sight) -> Process | None:
         waiting=waiting(pod, sight.now, ran_before=sight.ran_before) if state is State.WAITING else None,
         notice=_notice(pod, sight),
         stopping=stopping,
-        address=f"{address}:{names.STORE_PORT}" if address and who.role is Role.STORE else None,
+        address=_endpoint(address) if address and who.role is Role.STORE else None,
         end=end,
     )
+
+
+def _endpoint(address: str) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"{host}:{names.STORE_PORT}"
 
 
 def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
