@@ -51,18 +51,31 @@ class Operator:
         """Takes note of the memory it has now."""
         self.peak = max(self.peak, psutil.Process(self._process.pid).memory_info().rss)
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def gauge(self, name: str) -> float:
+        """A metric without labels."""
+        found = re.search(rf"^{name} ([0-9.e+-]+)$", self._metrics(), re.MULTILINE)
+        return float(found[1]) if found else float("nan")
+
     def calls(self) -> dict[tuple[str, str], float]:
         """Calls to the API server so far, by verb and resource; the Lease's own are left out."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
-                text = answer.read().decode()
-        except OSError:
-            return {}
         found: dict[tuple[str, str], float] = {}
-        for _code, resource, verb, count in _CALL.findall(text):
+        for _code, resource, verb, count in _CALL.findall(self._metrics()):
             if resource != "leases":
                 found[verb, resource] = found.get((verb, resource), 0.0) + float(count)
         return found
+
+    def _metrics(self) -> str:
+        """Empty while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
 
     def writes(self) -> float:
         """Writes so far."""

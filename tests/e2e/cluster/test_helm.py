@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from tests.e2e.cluster.conftest import install
 from tests.e2e.cluster.job import Job
 from tests.e2e.cluster.kube import get, kubectl, run
@@ -10,13 +13,32 @@ LONG = 900
 """Steps: enough to outlast an upgrade, an uninstallation and an installation."""
 
 
+CRD = "aurltrainingjobs.aurl.dev"
+FIELD = "finishTimeoutSeconds"
+
+
+def _spec(crd: dict[str, Any]) -> dict[str, Any]:
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    found: dict[str, Any] = schema["properties"]["spec"]["properties"]
+    return found
+
+
+def _take_a_field_from_the_definition() -> None:
+    """As if an older chart had installed it."""
+    crd = get("crd", CRD)
+    del _spec(crd)[FIELD]
+    kubectl("replace", "-f", "-", stdin=json.dumps(crd))
+
+
 def test_install_upgrade_uninstall_keep_a_running_job(job: Job) -> None:
     run("helm", "test", "aurl", "-n", "aurl-system", "--timeout", "120s")
     job.spec = {"training": {"preset": "quick_test", "overrides": {"engine": {"steps": LONG}}}}
     job.apply()
     job.wait_durable(20)
     before = {pod["metadata"]["uid"] for pod in job.running()}
+    _take_a_field_from_the_definition()
     install("--set", "log.level=DEBUG")
+    assert FIELD in _spec(get("crd", CRD)), "expected the upgrade to bring the definition's new field"
     job.wait_durable(job.durable() + 20)
     assert {pod["metadata"]["uid"] for pod in job.running()} == before, "expected an upgrade to touch no pod"
     run("helm", "uninstall", "aurl", "-n", "aurl-system", "--wait")

@@ -74,6 +74,7 @@ def test_twenty_preemptions_are_no_reason_to_fail(job: Job) -> None:
 
 
 VOLUME = {"name": "data", "persistentVolumeClaim": {"claimName": "nobody-made-it"}}
+MOUNT = {"name": "data", "configMap": {"name": "nobody-made-it"}}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,7 @@ VOLUME = {"name": "data", "persistentVolumeClaim": {"claimName": "nobody-made-it
     [
         ({"checkpoint": {"secret": "nobody-made-it"}}, "Refused"),
         ({"template": {"spec": {"volumes": [VOLUME]}}}, "Volume"),
+        ({"template": {"spec": {"volumes": [MOUNT]}}}, "Volume"),
     ],
 )
 def test_what_is_missing_is_named(job: Job, spec: dict[str, Any], reason: str) -> None:

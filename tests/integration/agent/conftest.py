@@ -52,13 +52,17 @@ class Agents:
         assert found
         self.address = found[1]
 
-    def start(self, name: str, nnodes: str, script: str, *args: str, procs: int = 1) -> None:
-        """Start the agent of node `name` with a script of ours and its arguments."""
+    def start(
+        self, name: str, nnodes: str, script: str, *args: str, procs: int = 1, barred: str = ""
+    ) -> None:
+        """Start the agent of node `name` with a script of ours and its arguments; it takes the place of
+        the node with the UID `barred`. A node's UID is its name with `uid-` before it."""
         command = [
             *("run", "--nnodes", nnodes, "--nproc-per-node", str(procs), "--rdzv-id", "test"),
             *("--local-addr", "127.0.0.1", str(SCRIPTS / script), str(self.folder), *args),
         ]
-        env = {Env.NODE: name, Env.TERMINATION_LOG: str(self.folder / f"{name}.termination")}
+        env = {Env.NODE: name, Env.NODE_UID: f"uid-{name}", Env.BARRED: barred}
+        env |= {Env.TERMINATION_LOG: str(self.folder / f"{name}.termination")}
         if self.address:
             env[Env.STORE] = self.address
         if self.limits:

@@ -8,6 +8,7 @@ import signal
 import psutil
 import pytest
 
+from aurl_trainer.agent.blame import BARRED
 from aurl_trainer.contract import Cause, ExitCode
 from tests.integration.agent.conftest import Agents
 
@@ -170,3 +171,26 @@ def test_a_peer_vanishes_at_the_very_end(agents: Agents) -> None:
     agents.running(*NODES[:2])
     agents.processes["worker-1"].send_signal(signal.SIGKILL)
     finish(agents, ["worker-0"])
+
+
+def test_a_node_that_thaws_after_it_was_replaced_cannot_join(agents: Agents) -> None:
+    agents.host_store()
+    for name in ("worker-0", "worker-1"):
+        agents.start(name, "1:2", "loop.py", "400")
+    agents.reaches("worker-0", 3, world=2)
+    frozen = agents.tree("worker-1")
+    for process in frozen:
+        process.suspend()
+    agents.reaches("worker-0", 5, world=1)
+    agents.start("worker-2", "1:2", "loop.py", "400", barred="uid-worker-1")
+    agents.reaches("worker-2", 6, world=2)
+    for process in frozen:
+        process.resume()
+    code, record = agents.ends("worker-1")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log("worker-1")
+    assert record.message == BARRED, record.message
+    agents.running("worker-0", "worker-2")
+    after = agents.step("worker-2", world=2)
+    agents.reaches("worker-2", after + 3, world=2)
+    formed = agents.log("worker-1").count("world of")
+    assert formed == 1, f"the replaced node must not join again, but was in {formed} worlds"

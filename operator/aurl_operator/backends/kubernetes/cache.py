@@ -52,6 +52,8 @@ class Entry:
     patched_at: float = 0.0
     suspects: dict[str, float] = field(default_factory=dict)
     """Machines on which something of the job fell silent, and when: the cluster may not know it yet."""
+    mounts: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """By UID of a pod without a container: when the kubelet's events were read, and what they say."""
     prepared: bool = False
     """Objects that pods need beside themselves are there."""
 

@@ -17,6 +17,7 @@ from aurl_operator import metrics
 from aurl_operator.api import names
 from aurl_operator.api.load import parse_object
 from aurl_operator.api.status import JobStatus
+from aurl_operator.backends.kubernetes import mounts
 from aurl_operator.backends.kubernetes.act import Hands
 from aurl_operator.backends.kubernetes.cache import Cache, Entry
 from aurl_operator.backends.kubernetes.client import paths
@@ -98,6 +99,7 @@ class Controller:
         # What a predecessor wrote down and may not have told any more.
         await self._hands.tell(entry, [e for e in outbox if told(e)], check=True)
         now = time.time()
+        await mounts.ask(self._api, entry, now)
         plan = reconcile(observed(entry, self._cache, entry.memory, now))
         await self._persist(entry, plan, now)
         self._report(key, entry, plan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from aurl_operator.api import names
+from aurl_operator.backends.kubernetes import mounts
 from aurl_operator.backends.kubernetes.cache import LOST_SECONDS, Cache, Entry
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.process import Sight, process
@@ -42,6 +43,9 @@ def wakes(entry: Entry, cache: Cache, now: float) -> list[float]:
         machine = cache.machines.get(pod.get("spec", {}).get("nodeName", ""))
         if uid not in entry.ends and machine is not None and machine.lost_at is not None:
             found.append(machine.lost_at + LOST_SECONDS)
+        asked = mounts.due(entry, uid, pod)
+        if asked is not None:
+            found.append(asked)
         due = pull_due(pod)
         if pod.get("status", {}).get("phase") == "Pending" and due is not None:
             found.append(due)
@@ -58,6 +62,7 @@ def _process(entry: Entry, cache: Cache, memory: Memory, uid: str, now: float) -
         machine_gone=bool(place) and cache.machines_known and place not in cache.machines,
         ours=uid in memory.stopping,
         vanished=entry.vanished.get(uid),
+        mount=entry.mounts.get(uid, (0.0, ""))[1],
         ran_before=memory.first_ready_at is not None,
     )
     found = process(pod, sight)

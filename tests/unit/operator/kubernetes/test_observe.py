@@ -56,6 +56,8 @@ def disrupted(reason: str) -> dict[str, Any]:
 
 
 DELETED = {"deletionTimestamp": CREATED, "deletionGracePeriodSeconds": 30}
+LATER = {"deletionTimestamp": "2026-01-31T12:01:30Z", "deletionGracePeriodSeconds": 30}
+OWN_DISK = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."
 TERMINATION = json.dumps({"v": 1, "cause": "crash", "message": "boom", "exit_code": 1, "at": 1.0})
 
 
@@ -78,6 +80,15 @@ TERMINATION = json.dumps({"v": 1, "cause": "crash", "message": "boom", "exit_cod
         ),
         ({**ended(143), **disrupted("PreemptionByScheduler")}, Sight(AT), Cause.PREEMPTED),
         (RUNNING, Sight(AT, vanished=AT), Cause.DELETED),
+        # It had crashed a minute before somebody deleted what was left.
+        ({**ended(1, message=TERMINATION), "metadata": LATER}, Sight(AT), Cause.CRASH),
+        ({**RUNNING, "reason": "Evicted", "message": OWN_DISK}, Sight(AT), Cause.CRASH),
+        (
+            {**RUNNING, "phase": "Failed", "reason": "Evicted", "message": "low on memory"},
+            Sight(AT),
+            Cause.PREEMPTED,
+        ),
+        ({**RUNNING, "metadata": DELETED}, Sight(AT, machine_gone=True), Cause.NODE_LOST),
         ({**ended(82), "metadata": DELETED}, Sight(AT, machine=ANNOUNCED), Cause.PREEMPTED),
         ({**RUNNING, **disrupted("EvictionByEvictionAPI")}, Sight(AT, vanished=AT), Cause.PREEMPTED),
         (RUNNING, Sight(AT, machine=LOST), Cause.NODE_LOST),

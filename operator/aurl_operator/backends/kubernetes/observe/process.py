@@ -17,7 +17,7 @@ from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.times import seconds
 from aurl_operator.backends.kubernetes.observe.waiting import waiting
 from aurl_operator.core.names import process_name
-from aurl_operator.core.observed import Notice, Process, Role, State
+from aurl_operator.core.observed import Notice, Process, Role, State, Waiting
 
 Pod = Mapping[str, Any]
 
@@ -41,6 +41,8 @@ class Sight:
     machine_gone: bool = False
     ours: bool = False
     vanished: float | None = None
+    mount: str = ""
+    """Why a volume of it cannot be mounted."""
     ran_before: bool = False
     """Whether any node of the job was ever ready: an image that could be pulled then can be pulled again."""
 
@@ -103,12 +105,16 @@ def process(pod: Pod, sight: Sight) -> Process | None:
         state=state,
         ready=ready,
         since=seconds(running["startedAt"]) if running else seconds(metadata.get("creationTimestamp")),
-        waiting=waiting(pod, sight.now, ran_before=sight.ran_before) if state is State.WAITING else None,
+        waiting=_waiting(pod, sight) if state is State.WAITING else None,
         notice=_notice(pod, sight),
         stopping=stopping,
         address=_endpoint(address) if address and who.role is Role.STORE else None,
         end=end,
     )
+
+
+def _waiting(pod: Pod, sight: Sight) -> Waiting:
+    return waiting(pod, sight.now, ran_before=sight.ran_before, mount=sight.mount)
 
 
 def _endpoint(address: str) -> str:

@@ -20,8 +20,8 @@ _CONFIG = ("CreateContainerConfigError",)
 _START = ("CreateContainerError", "RunContainerError")
 
 
-def waiting(pod: Mapping[str, Any], now: float, *, ran_before: bool) -> Waiting:
-    """Why it waits; `Starting` if nothing is wrong."""
+def waiting(pod: Mapping[str, Any], now: float, *, ran_before: bool, mount: str = "") -> Waiting:
+    """Why it waits; `Starting` if nothing is wrong. `mount`: why a volume cannot be mounted."""
     status = pod.get("status", {})
     if pod.get("spec", {}).get("schedulingGates"):
         gates = ", ".join(gate["name"] for gate in pod["spec"]["schedulingGates"])
@@ -36,6 +36,8 @@ def waiting(pod: Mapping[str, Any], now: float, *, ran_before: bool) -> Waiting:
         found = (container.get("state") or {}).get("waiting")
         if found is not None and found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return _container(pod, found, now, ran_before=ran_before)
+    if mount:
+        return Waiting(WaitingReason.VOLUME, mount)
     return Waiting(WaitingReason.STARTING)
 
 
@@ -47,7 +49,7 @@ def _unschedulable(message: str) -> WaitingReason:
 def _container(pod: Mapping[str, Any], found: Mapping[str, Any], now: float, *, ran_before: bool) -> Waiting:
     reason, message = str(found["reason"]), str(found.get("message") or found["reason"])
     if reason in _PULL:
-        began = seconds(_scheduled_at(pod)) or now
+        began = scheduled_at(pod) or now
         late = now - began >= PULL_SECONDS and not ran_before
         return Waiting(WaitingReason.IMAGE, f"{reason}: {message}", final=reason in _NEVER or late)
     if reason in _CONFIG:
@@ -57,14 +59,15 @@ def _container(pod: Mapping[str, Any], found: Mapping[str, Any], now: float, *, 
     return Waiting(WaitingReason.STARTING, f"{reason}: {message}")
 
 
-def _scheduled_at(pod: Mapping[str, Any]) -> str | None:
+def scheduled_at(pod: Mapping[str, Any]) -> float | None:
+    """Since when it has a machine."""
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "True":
-            return str(condition["lastTransitionTime"])
+            return seconds(condition["lastTransitionTime"])
     return None
 
 
 def pull_due(pod: Mapping[str, Any]) -> float | None:
     """When a failing pull becomes final."""
-    began = seconds(_scheduled_at(pod))
+    began = scheduled_at(pod)
     return None if began is None else began + PULL_SECONDS

@@ -1,0 +1,53 @@
+"""Why a container is not even created: a volume cannot be mounted, which the kubelet tells in Events only.
+
+Asked for pods alone that have been on a machine for a while without a container. Not here: what follows
+(observe/waiting.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aurl_operator.backends.kubernetes.cache import Entry
+from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.client.errors import ApiError
+from aurl_operator.backends.kubernetes.observe.waiting import scheduled_at
+
+LATE_SECONDS = 10.0
+"""How long a container may take to be created before it is asked why."""
+
+AGAIN_SECONDS = 30.0
+_REASONS = ("FailedMount", "FailedAttachVolume")
+
+
+def due(entry: Entry, uid: str, pod: dict[str, Any]) -> float | None:
+    """When to ask about this pod; None if there is nothing to ask."""
+    since = scheduled_at(pod)
+    status = pod.get("status", {})
+    if since is None or status.get("phase") != "Pending" or uid in entry.vanished:
+        return None
+    for container in status.get("containerStatuses") or []:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return None
+    asked = entry.mounts.get(uid)
+    return since + LATE_SECONDS if asked is None else asked[0] + AGAIN_SECONDS
+
+
+async def ask(api: Api, entry: Entry, now: float) -> None:
+    """Puts the kubelet's words into `entry.mounts` for the pods that are due."""
+    for uid in [uid for uid in entry.mounts if uid not in entry.pods]:
+        del entry.mounts[uid]
+    for uid, pod in list(entry.pods.items()):
+        at = due(entry, uid, pod)
+        if at is None or at > now:
+            continue
+        try:
+            events = await api.list(
+                paths.events(pod["metadata"]["namespace"]), fieldSelector=f"involvedObject.uid={uid}"
+            )
+        except ApiError:
+            continue
+        words = [e.get("message", "") for e in events if e.get("reason") in _REASONS]
+        entry.mounts[uid] = (now, words[-1] if words else "")
