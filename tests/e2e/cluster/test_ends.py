@@ -39,7 +39,9 @@ def test_pods_that_are_left(job: Job, policy: str, left: int) -> None:
     job.spec = plain("pass", cleanup={"pods": policy})
     job.apply()
     job.wait_phase("Succeeded", 120)
-    wait_for(f"{left} pods are left", lambda: len(nothing_left(job)) == left, 30)
+    wait_for(f"{left} pods are left", lambda: len(job.pods()) == left, 30)
+    if policy == "All":
+        wait_for("nothing but the job is left", lambda: not nothing_left(job), 30)
     kubectl("-n", job.namespace, "delete", "atj", job.name)
     wait_for("nothing is left", lambda: not nothing_left(job), 60)
 

@@ -14,16 +14,23 @@ from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, t
 pytestmark = pytest.mark.slow
 
 HOG = """
-import os, pathlib
+import os, pathlib, time
 ranks = [p.parent for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
          if b"aurl_trainer\\0train" in p.read_bytes() and b"agent" not in p.read_bytes()]
 for rank in ranks:
     (rank / "oom_score_adj").write_text("1000")
-held = []
-while all(rank.exists() for rank in ranks):
-    held.append(b"x" * (32 << 20))
+for _ in range(64):
+    if not all(rank.exists() for rank in ranks):
+        break
+    held, told = os.pipe()
+    if os.fork() == 0:
+        block = b"x" * (128 << 20)
+        os.write(told, b"1")
+        time.sleep(120)
+        os._exit(0)
+    os.read(held, 1)
 """
-"""Takes memory until the container's limit is reached, and sees to it that the kernel picks the rank."""
+"""Takes memory in small processes until the limit of the container is reached: the kernel picks the rank."""
 
 
 def plain(script: str, **spec: Any) -> dict[str, Any]:
@@ -54,7 +61,8 @@ def test_a_crash_loop_fails_after_exactly_its_budget(job: Job) -> None:
 
 
 def test_twenty_preemptions_are_no_reason_to_fail(job: Job) -> None:
-    job.spec = plain("import time; time.sleep(900)", terminationGracePeriodSeconds=2)
+    at_once = {"preemptions": {"backoff": {"initialSeconds": 1, "maxSeconds": 1}}}
+    job.spec = plain("import time; time.sleep(900)", terminationGracePeriodSeconds=2, recovery=at_once)
     job.apply()
     gone: set[str] = set()
     for n in range(1, 21):

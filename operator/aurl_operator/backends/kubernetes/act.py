@@ -145,10 +145,27 @@ class Hands:
         files = None if entry.prepared else config_map(job)
         if files is not None:
             await self._ensure(paths.config_maps(namespace), files)
-        entry.prepared = True
+        entry.prepared, entry.tidied = True, False
         gang = group(job) if start.role is Role.NODE else None
         if gang is not None:
             await self._ensure(paths.pod_groups(namespace), gang)
+
+    async def tidy(self, entry: Entry) -> None:
+        """After the end of a job that leaves nothing: what pods needed beside themselves goes, too."""
+        assert entry.parsed is not None
+        job = entry.parsed
+        if entry.tidied or entry.pods or job.spec.cleanup.pods != "All" or job.spec.command is None:
+            return
+        name = names.agent_config_map(job.metadata.name)
+        path = f"{paths.config_maps(entry.job['metadata']['namespace'])}/{name}"
+        try:
+            found = await self._api.get(path)
+            owners = {owner["uid"] for owner in found["metadata"].get("ownerReferences", [])}
+            if entry.uid in owners:
+                await self._api.delete(path, uid=found["metadata"]["uid"])
+        except (NotFoundError, ConflictError):
+            pass
+        entry.tidied, entry.prepared = True, False
 
     async def _ensure(self, path: str, body: Json) -> None:
         try:

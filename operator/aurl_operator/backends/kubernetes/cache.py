@@ -56,6 +56,8 @@ class Entry:
     """By UID of a pod without a container: when the kubelet's events were read, and what they say."""
     prepared: bool = False
     """Objects that pods need beside themselves are there."""
+    tidied: bool = False
+    """They are gone again, since the job has ended and nothing is to be left."""
 
     @property
     def version(self) -> str:

@@ -108,6 +108,8 @@ class Controller:
             *(self._hands.act(entry, action) for action in plan.actions), return_exceptions=True
         )
         self._cache.forget_ghosts(entry, entry.memory.booked)
+        if plan.outcome is not None:
+            await self._hands.tidy(entry)
         failed = [result for result in results if isinstance(result, BaseException)]
         if failed:
             raise failed[0]
