@@ -82,7 +82,10 @@ def test_twenty_preemptions_are_no_reason_to_fail(job: Job) -> None:
 
 
 VOLUME = {"name": "data", "persistentVolumeClaim": {"claimName": "nobody-made-it"}}
-MOUNT = {"name": "data", "configMap": {"name": "nobody-made-it"}}
+MOUNTED = {
+    "volumes": [{"name": "data", "configMap": {"name": "nobody-made-it"}}],
+    "containers": [{"name": "trainer", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ MOUNT = {"name": "data", "configMap": {"name": "nobody-made-it"}}
     [
         ({"checkpoint": {"secret": "nobody-made-it"}}, "Refused"),
         ({"template": {"spec": {"volumes": [VOLUME]}}}, "Volume"),
-        ({"template": {"spec": {"volumes": [MOUNT]}}}, "Volume"),
+        ({"template": {"spec": MOUNTED}}, "Volume"),
     ],
 )
 def test_what_is_missing_is_named(job: Job, spec: dict[str, Any], reason: str) -> None:
