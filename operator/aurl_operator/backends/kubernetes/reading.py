@@ -69,7 +69,8 @@ async def lines(api: Api, namespace: str, name: str, wanted: Wanted) -> AsyncGen
     """
     found = await job(api, namespace, name)
     readable = [pod for pod in await pods(api, namespace, name) if _is(pod, wanted) and _began(pod)]
-    if wanted.follow:
+    ended = (found.get("status") or {}).get("phase") in ENDS
+    if wanted.follow and (readable or not ended):
         async for line in _followed(api, namespace, name, wanted):
             yield line
         return
