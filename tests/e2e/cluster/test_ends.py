@@ -79,7 +79,7 @@ def training(**overrides: Any) -> dict[str, Any]:
 
 LONG = training(engine={"steps": 100_000})
 PHASES: dict[str, dict[str, Any]] = {
-    "Pending": {**LONG, "template": {"spec": {"nodeSelector": {"no": "such-machine"}}}},
+    "Starting": {**LONG, "template": {"spec": {"nodeSelector": {"no": "such-machine"}}}},
     "Suspended": {**LONG, "suspend": True},
     "Running": LONG,
     "Recovering": LONG,
@@ -101,7 +101,7 @@ def test_deleted_in_every_phase(job: Job, phase: str) -> None:
         wait_for(f"it is {phase}", lambda: job.status().get("phase") == phase, 120)
     kubectl("-n", job.namespace, "delete", "atj", job.name, "--timeout=170s")
     wait_for("nothing is left", lambda: not nothing_left(job), 90)
-    assert phase == "Pending" or not _objects(job), "expected no checkpoints"
+    assert phase == "Starting" or not _objects(job), "expected no checkpoints"
 
 
 def _objects(job: Job) -> set[str]:

@@ -33,7 +33,9 @@ else:
     raise SystemExit("this image is not foreign")
 dist.init_process_group("gloo")
 state = pathlib.Path("/tmp/state.pt")
-step = torch.load(state)["step"] if state.exists() else 0
+known = torch.tensor(torch.load(state)["step"] if state.exists() else 0)
+dist.all_reduce(known, dist.ReduceOp.MIN)  # each node has a disk of its own
+step = int(known)
 while step < 60:
     total = torch.ones(1)
     dist.all_reduce(total)
