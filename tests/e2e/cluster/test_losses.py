@@ -72,7 +72,8 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path,
     kubectl("cordon", other)
     try:
         job.apply()
-        wait_for("the store runs", lambda: job.running("store"), 60, 0.1)
+        # The nodes come when the store is ready: a moment later.
+        wait_for("the store has a machine", lambda: _placed(job), 60, 0.05)
     finally:
         kubectl("uncordon", other)
     job.wait_durable(MIDDLE)
@@ -93,6 +94,10 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path,
     finally:
         faults("node", "start", "node-2")
         wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
+
+
+def _placed(job: Job) -> bool:
+    return any(pod["spec"].get("nodeName") for pod in job.pods("store"))
 
 
 READY = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
