@@ -46,8 +46,6 @@ def test_a_training_job_by_torchx(job: Job) -> None:
     wait_for("its pods are gone", lambda: not mozart.pods(), 60)
     kept = run(str(BIN / "aurl"), "logs", "mozart", "-n", job.namespace)
     assert "step 20/60" in kept, f"expected the log from beside the checkpoints, found {kept[:500]}"
-    torchx("cancel", handle)
-    wait_for("it is gone", lambda: len(get("-n", job.namespace, "atj")["items"]) == 1, 60)
 
 
 def test_a_script_by_dist_ddp(job: Job) -> None:
@@ -56,3 +54,13 @@ def test_a_script_by_dist_ddp(job: Job) -> None:
     out = torchx("run", "-s", "aurl", "-cfg", cfg, "dist.ddp", "-j", "2x1", *script)
     handle = next(line for line in out.splitlines() if line.startswith("aurl://"))
     wait_for("it has succeeded", lambda: "SUCCEEDED" in torchx("status", handle), 180, 2)
+
+
+def test_a_running_app_is_cancelled(job: Job) -> None:
+    cfg = f"namespace={job.namespace}"
+    script = ("-m", "timeit", "--image", TRAINER, "--", "-n", "1", "-r", "1", "import time; time.sleep(600)")
+    out = torchx("run", "-s", "aurl", "-cfg", cfg, "dist.ddp", "-j", "1x1", *script)
+    handle = next(line for line in out.splitlines() if line.startswith("aurl://"))
+    wait_for("it runs", lambda: "RUNNING" in torchx("status", handle), 120, 2)
+    torchx("cancel", handle)
+    wait_for("it is gone", lambda: not get("-n", job.namespace, "atj")["items"], 60)
