@@ -63,7 +63,8 @@ def _deleted(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Act
     if s.nodes or s.living(Role.STORE):
         return s, ()
     wanted = s.spec.cleanup.checkpoints
-    if wanted == "Keep" or s.memory.started_at is None:
+    never_ran = s.memory.first_ready_at is None and s.memory.durable_step is None
+    if wanted == "Keep" or never_ran:
         return s, (Release(),)
     if s.memory.cleaned or any(e.role is Role.CLEANER and e.cause is Cause.SUCCEEDED for e in ended):
         return s.remember(cleaned=True), (Release("checkpoints deleted"),)
