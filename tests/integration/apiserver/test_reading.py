@@ -56,7 +56,7 @@ def test_an_api_server_that_does_not_answer_is_said_in_one_line(tmp_path: Path) 
 
 def test_torchx_submits_describes_lists_and_cancels(namespace: str, tmp_path: Path) -> None:
     with Kubelet(namespace), OperatorProcess(namespace, tmp_path / "log"), get_runner() as runner:
-        app = train("quick_test", name="bach", image="x", j="1x1")
+        app = train("quick_test", name="bach", image="x", j="1x1", checkpoint="s3://b/bach")
         app.roles[0].metadata["aurl.dev/spec"]["template"] = {"spec": {"schedulerName": "nobody"}}
         handle = runner.run(app, "aurl", cfg={"namespace": namespace})
         assert handle.endswith(f"{namespace}:bach")
