@@ -6,6 +6,8 @@ a preset. Imports no torch.
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import json
 from importlib import resources
@@ -65,8 +67,9 @@ def presets() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
+@functools.cache
 def preset_document(name: str) -> Document:
-    """The preset's YAML. Raises ConfigError if there is none of this name."""
+    """The preset's YAML, read once; its value is not to be changed. Raises ConfigError if there is none."""
     bare = name.removesuffix(".yaml")
     if bare not in presets():
         raise ConfigError([f"no preset named {bare!r}; there are: {', '.join(presets())}"])
@@ -113,4 +116,4 @@ def resolve(training: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(["overrides: expected a mapping"])
     raw = preset_document(str(training["preset"])).value
     assert isinstance(raw, dict)
-    return merge(raw, overrides)
+    return merge(copy.deepcopy(raw), overrides)

@@ -123,9 +123,13 @@ def _guard(before: dict[str, Any], after: dict[str, Any]) -> None:
         raise ConfigError([f"{PATH}.{path}: a template cannot remove it"])
     for field, hint in _CONTAINER_FIELDS.items():
         same(f"{path}.{field}", lambda pod, f=field: _container(pod, name).get(f), hint)  # type: ignore[misc]
-    for entry in _env(before, name):
-        same(f"{path}.env[name={entry}]", lambda pod, e=entry: _env(pod, name).get(e), "it is the operator's")  # type: ignore[misc]
-    extra = sorted(set(_env(after, name)) - set(_env(before, name)))
+    ours, theirs = _env(before, name), _env(after, name)
+    problems += [
+        f"{PATH}.{path}.env[name={entry}]: a template cannot change it: it is the operator's"
+        for entry, value in ours.items()
+        if theirs.get(entry) != value
+    ]
+    extra = sorted(set(theirs) - set(ours))
     problems += [
         f"{PATH}.{path}.env[name={e}]: a template cannot set it: it is the operator's" for e in extra
     ]
