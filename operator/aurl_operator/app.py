@@ -21,6 +21,7 @@ from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.lease import Lease
 from aurl_operator.backends.kubernetes.runtime import Runtime
+from aurl_operator.nothing_kept import NoDiffBase, NoProgress
 from aurl_operator.queue import Key
 from aurl_operator.service import servers
 from aurl_operator.settings import Settings
@@ -37,6 +38,8 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.peering.standalone = True
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
     settings.watching.server_timeout = 300
     settings.watching.label_selectors["pods"] = names.SELECTOR
     for noisy in ("kopf.objects", "kopf.activities", "kopf._core", "aiohttp.access"):

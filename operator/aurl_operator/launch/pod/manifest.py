@@ -7,6 +7,7 @@ the API server (`backends/kubernetes`), the roles' programs (`launch/appdef.py`)
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -222,6 +223,13 @@ def _client() -> ApiClient:
 
 
 def _plain(name: str, role: TorchxRole) -> dict[str, Any]:
-    """TorchX's pod of a role as plain JSON."""
-    made: dict[str, Any] = _client().sanitize_for_serialization(role_to_pod(name, role, None))
+    """TorchX's pod of a role as plain JSON, without the program, which `pod` puts in itself."""
+    return copy.deepcopy(_made(name, role.name, role.image, tuple(sorted(role.port_map.items()))))
+
+
+@functools.lru_cache(maxsize=256)
+def _made(name: str, role: str, image: str, ports: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+    """Made once for each kind of role: the client's models are slow to build."""
+    bare = TorchxRole(name=role, image=image, port_map=dict(ports))
+    made: dict[str, Any] = _client().sanitize_for_serialization(role_to_pod(name, bare, None))
     return made
