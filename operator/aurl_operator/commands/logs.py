@@ -79,6 +79,7 @@ async def _of_cluster(name: str, namespace: str | None, context: str | None, wan
 
 
 def _of_run(run: Path, wanted: Wanted) -> None:
+    from aurl_operator.backends.kubernetes.reading import last
     from aurl_operator.commands.status import find_run
     from aurl_operator.errors import MissingError, UsageError
     from aurl_trainer.contract import RunFile
@@ -92,8 +93,7 @@ def _of_run(run: Path, wanted: Wanted) -> None:
     if not files:
         raise MissingError(f"{folder}: no logs of {prefix.rstrip('-')} here")
     for file in files:
-        rows = file.read_text(errors="replace").splitlines()
-        for row in rows if wanted.tail is None else rows[-wanted.tail :] if wanted.tail else []:
+        for row in last(file.read_text(errors="replace"), wanted.tail):
             _print(file.stem, row)
 
 

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
+from aurl_operator.commands.status import ContextOption, NamespaceOption
+
 
 def resume(
     name: Annotated[str, typer.Argument(help="The job's name.")],
-    namespace: Annotated[
-        str | None, typer.Option("-n", "--namespace", help="Default: that of the kubeconfig's context.")
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="A context of the kubeconfig.")] = None,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Let a failed job on a cluster go on from its newest checkpoint.
 
@@ -31,17 +31,14 @@ def resume(
 
 async def _resume(name: str, namespace: str | None, context: str | None) -> str:
     from aurl_operator.api import names
+    from aurl_operator.backends.kubernetes import reading
     from aurl_operator.backends.kubernetes.client import paths
     from aurl_operator.backends.kubernetes.client.api import Api
-    from aurl_operator.backends.kubernetes.client.errors import NotFoundError
-    from aurl_operator.errors import MissingError, RefusedError
+    from aurl_operator.errors import RefusedError
 
     async with await Api.connect(context) as api:
         where = namespace or api.namespace
-        try:
-            job = await api.get(paths.job(where, name))
-        except NotFoundError:
-            raise MissingError(f"no job {name} in namespace {where}; see: kubectl get atj -A") from None
+        job = await reading.job(api, where, name)
         phase = (job.get("status") or {}).get("phase", "Pending")
         if phase != "Failed":
             raise RefusedError(f"{name} is {phase}; only a failed job can be resumed")

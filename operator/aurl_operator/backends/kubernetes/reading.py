@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
+
 from aurl_operator.api import names
 from aurl_operator.api.load import parse_object
 from aurl_operator.backends.kubernetes.client import paths
@@ -130,8 +132,8 @@ async def _of_pod(api: Api, pod: dict[str, Any], wanted: Wanted) -> AsyncGenerat
     try:
         async for raw in response.content:
             yield Line(process, raw.decode(errors="replace").rstrip("\n"))
-    except OSError:
-        return
+    except (aiohttp.ClientError, OSError):
+        return  # its machine went while it spoke
     finally:
         response.close()
 
@@ -150,6 +152,12 @@ def _is(pod: dict[str, Any], wanted: Wanted) -> bool:
 
 def _began(pod: dict[str, Any]) -> bool:
     return pod["status"].get("phase") in ("Running", "Succeeded", "Failed")
+
+
+def last(text: str, count: int | None) -> list[str]:
+    """The last `count` lines of `text`; None: all."""
+    rows = text.splitlines()
+    return rows if count is None else rows[max(0, len(rows) - count) :]
 
 
 def kept_lines(found: dict[str, Any], wanted: Wanted) -> list[Line]:
@@ -175,8 +183,7 @@ def kept_lines(found: dict[str, Any], wanted: Wanted) -> list[Line]:
         process = file.rpartition("/")[2].removesuffix(".log")
         if wanted.index is not None and not process.startswith(f"worker-{wanted.index}-"):
             continue
-        rows = text.splitlines()
-        result += [Line(process, row) for row in (rows if wanted.tail is None else rows[-wanted.tail :])]
+        result += [Line(process, row) for row in last(text, wanted.tail)]
     if not result:
         raise MissingError(f"{name} has no pods any more, and no logs are kept at {uri}/{RunFile.LOGS}")
     return result
