@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from aurl_trainer.config.base import Config
 from aurl_trainer.config.checkpoint import CheckpointConfig
@@ -24,6 +24,7 @@ from aurl_trainer.config.engine import EngineConfig
 from aurl_trainer.config.losses import LossConfig
 from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.config.monitor import MonitorConfig, SamplesConfig
+from aurl_trainer.config.reference import Reference
 from aurl_trainer.errors import ConfigError
 
 
@@ -39,14 +40,30 @@ class Experiment(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     monitor: MonitorConfig = MonitorConfig()
     samples: SamplesConfig = SamplesConfig()
+    init_from: str | None = Field(default=None, min_length=1, max_length=2048)
+    """Checkpoint whose weights a new run begins with, as in `s3://bucket/other@best:val_nll`. A run that has
+    saved goes on from its own."""
+    from_preset: str | None = Field(default=None, max_length=63)
+    """The preset that this was made from: a note to find checkpoints by. Each preset names itself here."""
+
+    @field_validator("init_from")
+    @classmethod
+    def _names_a_checkpoint(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                Reference.parse(value)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return value
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with its first start: all but places, intervals and looks.
 
-        A run may be continued with another `checkpoint`, `monitor`, `samples`, `data.cache`,
+        A run may be continued with another `checkpoint`, `monitor`, `samples`, `init_from`, `data.cache`,
         `data.workers`, `engine.threads` or `engine.device`, and with nothing else changed.
         """
-        raw = self.model_dump(mode="json", exclude={"checkpoint", "monitor", "samples"})
+        outside = {"checkpoint", "monitor", "samples", "init_from", "from_preset"}
+        raw = self.model_dump(mode="json", exclude=outside)
         for part, name in (
             ("data", "cache"),
             ("data", "workers"),

@@ -12,6 +12,7 @@ from aurl_trainer.errors import ConfigError
 @pytest.mark.parametrize("name", presets())
 def test_presets_are_valid_with_and_without_the_ending(name: str) -> None:
     assert load_config(name) == load_config(f"{name}.yaml")
+    assert load_config(name).from_preset == name, "checkpoints could not be found by their preset"
 
 
 def test_the_presets_that_people_are_told_of_are_there() -> None:
@@ -50,7 +51,16 @@ def test_places_and_intervals_do_not_change_the_identity_but_results_do() -> Non
             "checkpoint": base.checkpoint.model_copy(update={"uri": "s3://elsewhere", "every": 7}),
             "monitor": base.monitor.model_copy(update={"log_every": 3}),
             "data": base.data.model_copy(update={"cache": "/elsewhere", "workers": 5}),
+            "init_from": "s3://bucket/other@best",
+            "from_preset": None,
         }
     )
     assert moved.fingerprint() == base.fingerprint()
     assert base.model_copy(update={"seed": 99}).fingerprint() != base.fingerprint()
+
+
+def test_what_a_run_begins_with_names_a_checkpoint() -> None:
+    raw = resolve({"preset": "quick_test", "overrides": {"init_from": "s3://b/other@best:val_nll"}})
+    assert Document(raw, "x").validate(Experiment).init_from == "s3://b/other@best:val_nll"
+    with pytest.raises(ConfigError, match=r"x: init_from: .*'no tag' names no checkpoint; say latest"):
+        Document(raw | {"init_from": "s3://b/other@no tag"}, "x").validate(Experiment)
