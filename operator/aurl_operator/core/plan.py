@@ -4,6 +4,8 @@ How a backend carries a plan out, in this order:
 1. If `plan.urgent`, persist `plan.memory`: a temporary file renamed, or one status patch together with
    `plan.status`. Nothing else may happen before that has succeeded. Not urgent means that only marks of
    progress have moved: persisting now and then is enough, but the next `reconcile` gets the new memory.
+   A plan that `can_wait` may be dropped whole, for a second at most, since what comes next often needs a
+   write as well: the next `reconcile` gets the memory from before it.
 2. Append the entries of `plan.ledger` to the ledger, leaving out any whose `(kind, id)` it already holds.
    They are also `plan.memory.outbox`: after its own start a backend writes `memory.outbox` this way before
    its first observation. So each entry is returned once and written exactly once, whenever the backend dies.
@@ -102,6 +104,8 @@ class Plan:
     wake_after: float | None = None
     urgent: bool = True
     """Something other than marks of progress has changed in the memory."""
+    can_wait: bool = False
+    """All that happened is that ordered processes arrived, or that words about waiting changed."""
     outcome: Outcome | None = None
 
     @property

@@ -27,6 +27,9 @@ _MARKS = ("progress_at", "productive_seconds", "advance", "furthest_step", "resu
 
 _SETTLED = tuple(f.name for f in dataclasses.fields(Memory) if f.name not in _MARKS)
 
+_ARRIVALS = ("live", "starting", "attempts", "conditions")
+"""Fields of the memory that change when an ordered process is seen, and nothing else happens."""
+
 
 def reconcile(observed: Observed) -> Plan:
     """What to persist, write and do about the job as it is `observed`."""
@@ -52,13 +55,15 @@ def reconcile(observed: Observed) -> Plan:
     s = finish_phase(s)
     s, stops = _stops(s)
     memory = s.remember(outbox=s.entries).memory
+    actions = (*stops, *starts, *others)
     return Plan(
         memory=memory,
         status=status_of(s),
         ledger=s.entries,
-        actions=(*stops, *starts, *others),
+        actions=actions,
         wake_after=max(0.0, min(s.wakes) - s.now) if s.wakes else None,
         urgent=bool(s.entries) or _differs(memory, observed.memory),
+        can_wait=not actions and not ended and _only_arrivals(memory, observed.memory),
         outcome=memory.outcome,
     )
 
@@ -96,6 +101,16 @@ def _stops(s: Situation) -> tuple[Situation, tuple[Stop, ...]]:
 
 def _differs(new: Memory, old: Memory) -> bool:
     """Whether more than marks of progress have changed."""
+    return bool(_changed(new, old))
+
+
+def _only_arrivals(new: Memory, old: Memory) -> bool:
+    """Whether nothing has changed but what arrivals and words about waiting change."""
+    return old.phases > 0 and all(name in _ARRIVALS for name in _changed(new, old))
+
+
+def _changed(new: Memory, old: Memory) -> list[str]:
+    """Fields that have changed, without marks of progress."""
     if new is old:
-        return False
-    return any(getattr(new, name) != getattr(old, name) for name in _SETTLED)
+        return []
+    return [name for name in _SETTLED if getattr(new, name) != getattr(old, name)]

@@ -50,6 +50,8 @@ class Entry:
     silent: int = 0
     """Questions for progress in a row that nobody answered."""
     patched_at: float = 0.0
+    waits_since: float | None = None
+    """Since when there is something to write that can wait for more."""
     suspects: dict[str, float] = field(default_factory=dict)
     """Machines on which something of the job fell silent, and when: the cluster may not know it yet."""
     mounts: dict[str, tuple[float, str]] = field(default_factory=dict)

@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 NEWS_SECONDS = 30.0
 """A status in which only progress has changed is written so often at most."""
 
+GATHER_SECONDS = 1.0
+"""What can wait is written after so long at the latest: a job that starts would else be patched at every
+change of its pods, and writes are what a burst of jobs waits for."""
+
 AGAIN_SECONDS = 5.0
 """After trouble with the API server, before the next try."""
 
@@ -101,6 +105,8 @@ class Controller:
         now = time.time()
         await mounts.ask(self._api, entry, now)
         plan = reconcile(observed(entry, self._cache, entry.memory, now))
+        if (gathering := _gathers(entry, plan, now)) is not None:
+            return gathering
         await self._persist(entry, plan, now)
         self._report(key, entry, plan)
         await self._hands.tell(entry, [e for e in plan.ledger if told(e)])
@@ -229,6 +235,19 @@ class Controller:
         """Wants every job looked at."""
         for key in self._cache.entries:
             self._queue.add(key, Lane.NEWS)
+
+
+def _gathers(entry: Entry, plan: Plan, now: float) -> float | None:
+    """For how many seconds more the plan can wait for company; None: it is carried out now."""
+    if not plan.can_wait or not plan.urgent:
+        entry.waits_since = None
+        return None
+    entry.waits_since = entry.waits_since or now
+    left = entry.waits_since + GATHER_SECONDS - now
+    if left > 0:
+        return left
+    entry.waits_since = None
+    return None
 
 
 def _status(entry: Entry, status: JobStatus, memory: Memory) -> dict[str, Any]:
