@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from aurl_trainer.agent.blame import BARRED
+from aurl_trainer.agent.quarrel import WORLDS
 from aurl_trainer.contract import Cause, ExitCode
 from tests.integration.agent.conftest import Agents
 
@@ -48,6 +49,18 @@ def test_a_rank_of_a_foreign_script_crashes(agents: Agents) -> None:
     assert record.traceback and "foreign.py" in record.traceback
     finish(agents, OTHERS)
     assert agents.step("worker-0", world=2) == 39, "the others must have gone on together"
+
+
+def test_nodes_that_blame_each_other_for_ever_are_a_crash(agents: Agents) -> None:
+    agents.host_store()
+    for name in NODES[:2]:
+        agents.start(name, "2", "quarrel.py")
+    agents.waits("one gives up", lambda: any(agents.processes[n].poll() is not None for n in NODES[:2]))
+    name = next(n for n in NODES[:2] if agents.processes[n].poll() is not None)
+    code, record = agents.ends(name)
+    assert (code, record.cause) == (ExitCode.CRASH, Cause.CRASH), agents.log(name)
+    assert f"{WORLDS} worlds of the same nodes" in record.message
+    assert agents.log(name).count("world of 2 nodes") == WORLDS
 
 
 def test_a_final_error_ends_the_run_on_all_nodes(agents: Agents) -> None:

@@ -43,6 +43,7 @@ from aurl_trainer.agent.blame import (
 )
 from aurl_trainer.agent.processes import oom_kills, start_guard
 from aurl_trainer.agent.pulse import News, Pulse
+from aurl_trainer.agent.quarrel import Quarrel
 from aurl_trainer.agent.ranks import Ranks
 from aurl_trainer.agent.rendezvous import Noticed, Rendezvous
 from aurl_trainer.contract import Cause, Env, ExitCode, Phase, Termination
@@ -98,6 +99,9 @@ class Node(Ranks):
         self._rendezvous_handler = handler
         self._settings, self._pulse, self._notice = settings, pulse, notice
         self._rounds = 0
+        self._formed_at = 0.0
+        self._members: frozenset[str] = frozenset()
+        self._quarrel = Quarrel()
         self.done = False
         """All own ranks ended well and that was the end of the run: nothing may spoil it any more."""
 
@@ -148,6 +152,7 @@ class Node(Ranks):
         ranks = range(group.workers[0].global_rank, group.workers[-1].global_rank + 1)
         world = group.workers[0].world_size
         round_ = self._rendezvous_handler.round
+        self._formed_at, self._members = time.monotonic(), self._rendezvous_handler.members
         self._pulse.enter(round_, node, nodes, ranks, world)
         self._say(
             f"world of {nodes} nodes, {world} ranks (round {round_}); here: {', '.join(map(str, ranks))}"
@@ -224,8 +229,7 @@ class Node(Ranks):
             if fault is Fault.PEER:
                 why = news.trouble or news.departed or news.superseded
                 if why is not None:
-                    seen = f"rank {end.rank}: {end.message or how_it_ended(end.code)}"
-                    return self._rejoin(f"{why} ({seen})", 0.0)
+                    return self._blame_others(why, end, cause, news)
                 alone = self._worker_group.group_world_size == 1
                 # Of several that suspect each other the lowest answers for it; the others learn it then.
                 patience = self._settings.peer_timeout * (1.0 if not news.suspects else 1.5) + 1.0
@@ -237,6 +241,16 @@ class Node(Ranks):
             if self._notice.is_set():
                 return self._noticed()
             time.sleep(self._worker_group.spec.monitor_interval)
+
+    def _blame_others(self, why: str, end: RankEnd, cause: Cause, news: News) -> Ending | None:
+        """Join the next world, unless this is only the last of many that ended so."""
+        step = max((seen.beat.step for seen in news.own.values()), default=0)
+        seen = f"rank {end.rank}: {end.message or how_it_ended(end.code)}"
+        if not self._quarrel.ended(self._members, step, time.monotonic() - self._formed_at):
+            return self._rejoin(f"{why} ({seen})", 0.0)
+        count = self._quarrel.worlds
+        message = f"{count} worlds of the same nodes in a row ended so, and no node was lost: {why}; {seen}"
+        return self._failed(replace(end, message=message), cause)
 
     def _finish(self) -> Ending | None:
         """All own ranks ended well. Their word is enough if they are ours; else all nodes must say so."""

@@ -111,6 +111,11 @@ class Rendezvous(DynamicRendezvousHandler):
             self.backend.joining = False
 
     @property
+    def members(self) -> frozenset[str]:
+        """The agents of the world as last read from the store: address, process and a number of each."""
+        return frozenset(map(str, self._state_holder.state.participants))
+
+    @property
     def round(self) -> int:
         """The round as last read from the store."""
         return int(self._state_holder.state.round)
