@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.apiserver.control_plane import control_plane
+
 ROOT = Path(__file__).resolve().parents[3]
-HOW = "no cluster: set KUBECONFIG (docs/tour.md shows how with kind)"
+HOW = "no cluster: set KUBECONFIG (docs/tour.md shows how with kind), or KUBEBUILDER_ASSETS"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,12 +33,28 @@ def kubectl(*argv: str, stdin: str | None = None, check: bool = True) -> subproc
 
 
 @pytest.fixture(scope="session")
-def apiserver() -> None:
-    """An API server with the definition of jobs, and no other operator that serves the whole cluster."""
-    if "KUBECONFIG" not in os.environ:
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """KUBECONFIG names the cluster under test, or an API server of our own from KUBEBUILDER_ASSETS."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if "KUBECONFIG" in os.environ:
+        yield
+    elif assets is not None:
+        with (
+            control_plane(Path(assets), tmp_path_factory.mktemp("control-plane")) as config,
+            pytest.MonkeyPatch.context() as environment,
+        ):
+            environment.setenv("KUBECONFIG", str(config))
+            environment.setenv("PATH", assets, prepend=os.pathsep)
+            yield
+    else:
         if os.environ.get("AURL_CLUSTER_REQUIRED") == "1":
             pytest.fail(HOW)
         pytest.skip(HOW)
+
+
+@pytest.fixture(scope="session")
+def apiserver(kubeconfig: None) -> None:
+    """An API server with the definition of jobs, and no other operator that serves the whole cluster."""
     _alone()
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/files/crd.yaml"))
     kubectl("wait", "--for=condition=Established", "crd/aurltrainingjobs.aurl.dev", "--timeout=30s")
@@ -65,9 +83,25 @@ OURS = "aurl.dev/tests"
 """Label of a namespace whose operator belongs to the tests."""
 
 
+Namespaces = Callable[[], str]
+
+
 @pytest.fixture
-def namespace(apiserver: None) -> Iterator[str]:
-    name = f"aurl-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false", check=False)
+def namespaces(apiserver: None) -> Iterator[Namespaces]:
+    """Makes namespaces of the test's own; may be called by several threads."""
+    made: list[str] = []
+
+    def one() -> str:
+        name = f"aurl-{uuid.uuid4().hex[:8]}"
+        made.append(name)
+        kubectl("create", "namespace", name)
+        return name
+
+    yield one
+    for name in made:
+        kubectl("delete", "namespace", name, "--wait=false", check=False)
+
+
+@pytest.fixture
+def namespace(namespaces: Namespaces) -> str:
+    return namespaces()

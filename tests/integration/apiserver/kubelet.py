@@ -5,13 +5,16 @@ Pods get an address and run; a test ends them as it likes. No machine and no con
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import threading
-import time
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.integration.apiserver.conftest import kubectl
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+MANAGED = "app.kubernetes.io/managed-by=aurl"
 
 
 def now() -> str:
@@ -28,6 +31,9 @@ class Kubelet:
         self._seen: set[str] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        # A process for each call, as by kubectl, would cost more than all that is tested.
+        self._client = config.new_client_from_config(os.environ["KUBECONFIG"])
+        self._api = client.CoreV1Api(self._client)
 
     def __enter__(self) -> Kubelet:
         self._thread.start()
@@ -36,18 +42,22 @@ class Kubelet:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(10)
+        self._client.close()
 
     def pods(self, role: str | None = None) -> list[dict[str, Any]]:
         """Pods that run, newest attempt last."""
-        selector = "app.kubernetes.io/managed-by=aurl" + (f",aurl.dev/role={role}" if role else "")
-        done = kubectl("-n", self.namespace, "get", "pods", "-l", selector, "-o", "json")
-        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
-        return [p for p in items if p["status"].get("phase") == "Running"]
+        found = self._list(MANAGED + (f",aurl.dev/role={role}" if role else ""))
+        return [p for p in found if p["status"].get("phase") == "Running"]
+
+    def _list(self, selector: str = "") -> list[dict[str, Any]]:
+        found = self._api.list_namespaced_pod(self.namespace, label_selector=selector)
+        items: list[dict[str, Any]] = self._client.sanitize_for_serialization(found.items)
+        return items
 
     def patch(self, pod: str, status: dict[str, Any]) -> None:
-        body = json.dumps({"status": status})
-        argv = ("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", body)
-        kubectl("-n", self.namespace, *argv, check=False)
+        """Does nothing if it is gone."""
+        with contextlib.suppress(ApiException):
+            self._api.patch_namespaced_pod_status(pod, self.namespace, {"status": status})
 
     def end(self, pod: dict[str, Any], code: int) -> None:
         """Its container ends."""
@@ -59,20 +69,18 @@ class Kubelet:
 
     def vanish(self, pod: dict[str, Any]) -> None:
         """It is gone with all it was."""
-        name = pod["metadata"]["name"]
-        kubectl("-n", self.namespace, "delete", "pod", name, "--grace-period=0", "--force", check=False)
+        with contextlib.suppress(ApiException):
+            self._api.delete_namespaced_pod(pod["metadata"]["name"], self.namespace, grace_period_seconds=0)
 
     def _run(self) -> None:
-        while not self._over.is_set():
-            done = kubectl("-n", self.namespace, "get", "pods", "-o", "json", check=False)
-            for pod in json.loads(done.stdout or '{"items": []}')["items"]:
+        while not self._over.wait(0.1):
+            for pod in self._list():
                 uid = pod["metadata"]["uid"]
                 if uid in self._seen:
                     continue
                 self._seen.add(uid)
                 self.names.append(pod["metadata"]["name"])
                 self._start(pod)
-            time.sleep(0.1)
 
     def _start(self, pod: dict[str, Any]) -> None:
         container = pod["spec"]["containers"][0]

@@ -14,8 +14,15 @@ class OperatorProcess:
     """Runs the operator while it is entered; one that was killed is started again at once."""
 
     def __init__(
-        self, namespace: str, log: Path, stop_after: int | None = None, metrics_port: int = 0
+        self,
+        namespace: str,
+        log: Path,
+        stop_after: int | None = None,
+        metrics_port: int = 0,
+        *,
+        once: bool = False,
     ) -> None:
+        """`stop_after`: it dies right after so many writes; with `once` only the first of its lives does."""
         self._env = {
             **os.environ,
             "AURL_NAMESPACES": namespace,
@@ -27,6 +34,7 @@ class OperatorProcess:
         }
         if stop_after is not None:
             self._env |= {"AURL_TESTING": "1", "AURL_STOP_AFTER_CALLS": str(stop_after)}
+        self._once = once
         self._log = log
         self.kills = 0
         self._over = threading.Event()
@@ -60,5 +68,7 @@ class OperatorProcess:
             code = self._process.wait()
             if code == -signal.SIGKILL:
                 self.kills += 1
+                if self._once:
+                    self._env.pop("AURL_STOP_AFTER_CALLS", None)
             elif not self._over.is_set():
                 return

@@ -47,17 +47,22 @@ async def connection(context: str | None = None) -> Connection:
             own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
             namespace = own.read_text().strip() if own.exists() else namespace
         else:
-            await load_kube_config(context=context, client_configuration=configuration, persist_config=False)
+            await load_kube_config(_file(), context, configuration, persist_config=False)
             namespace = _namespace(context)
     except (ConfigException, FileNotFoundError) as error:
         raise MissingError(f"no cluster: {str(error).splitlines()[0]}; {HOW}") from None
     return Connection(configuration.host.rstrip("/"), _tls(configuration), configuration, namespace)
 
 
+def _file() -> str | None:
+    """KUBECONFIG as it is now; kubernetes looks at it once, when it is imported."""
+    return os.environ.get("KUBECONFIG") or None
+
+
 def _namespace(context: str | None) -> str:
     from kubernetes.aio.config import list_kube_config_contexts
 
-    contexts, active = list_kube_config_contexts()
+    contexts, active = list_kube_config_contexts(_file())
     chosen = active if context is None else next(c for c in contexts if c["name"] == context)
     return str(chosen["context"].get("namespace") or "default")
 
