@@ -26,8 +26,16 @@ from aurl_trainer.errors import AurlTrainerError
 
 class _Aurl(LazyGroup):
     own: ClassVar = {
-        name: Reference(name, f"aurl_operator.commands.{name}", name, "aurl")
-        for name in ("run", "rehearse", "status", "logs", "validate", "explain", "resume")
+        name: Reference(name, f"aurl_operator.commands.{module}", name, "aurl")
+        for name, module in (
+            ("run", "run"),
+            ("rehearse", "rehearse"),
+            ("status", "status"),
+            ("logs", "logs"),
+            ("validate", "validate"),
+            ("explain", "explain"),
+            ("resume", "cluster.resume"),
+        )
     }
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aurl_operator.commands.cluster.options import ClusterOption, ContextOption, NamespaceOption
 from aurl_operator.commands.run import RunDirOption, SetOption
-from aurl_operator.commands.status import ClusterOption, ContextOption, NamespaceOption
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ def explain(
     from aurl_operator.core.observed import LOCAL
 
     if cluster or namespace or context:
-        from aurl_operator.commands.cluster_explain import explain_on_cluster
+        from aurl_operator.commands.cluster.explain import explain_on_cluster
 
         explain_on_cluster(str(job), namespace, context, as_json)
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aurl_operator.commands.status import ClusterOption, ContextOption, NamespaceOption
+from aurl_operator.commands.cluster.options import ClusterOption, ContextOption, NamespaceOption
 
 if TYPE_CHECKING:
     from aurl_operator.backends.kubernetes.reading import Wanted

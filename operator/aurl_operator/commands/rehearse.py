@@ -66,8 +66,8 @@ def rehearse(
     from aurl_operator.backends.local.nodes import LocalNodes
     from aurl_operator.backends.local.rehearsal import Event, Kind, Rehearsal
     from aurl_operator.backends.local.rundir import read_ledger
-    from aurl_operator.commands.local_run import Request, raise_for, run_locally
-    from aurl_operator.commands.screen import Screen
+    from aurl_operator.commands.local.running import Request, raise_for, run_locally
+    from aurl_operator.commands.local.screen import Screen
 
     asked = {Kind.KILL: kill, Kind.PREEMPT: preempt, Kind.FREEZE: freeze, Kind.KILL_RANK: kill_rank}
     events = [Event.parse(kind, text) for kind, texts in asked.items() for text in texts or ()]

@@ -47,7 +47,7 @@ def run(
     """
     from rich.console import Console
 
-    from aurl_operator.commands.local_run import Request, raise_for, run_locally
+    from aurl_operator.commands.local.running import Request, raise_for, run_locally
 
     again = command_line("run", job, run_dir, settings, capacity)
     request = Request(job, settings or (), run_dir, capacity, quiet)

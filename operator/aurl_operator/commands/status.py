@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from datetime import datetime
@@ -11,24 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aurl_operator.commands.cluster.options import ClusterOption, ContextOption, NamespaceOption
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from aurl_operator.api.status import JobStatus
-
-
-NamespaceOption = Annotated[
-    str | None,
-    typer.Option(
-        "-n", "--namespace", help="Of a job on a cluster; default: the context's.", show_default=False
-    ),
-]
-ContextOption = Annotated[
-    str | None, typer.Option("--context", help="A context of the kubeconfig.", show_default=False)
-]
-ClusterOption = Annotated[
-    bool, typer.Option("--cluster", help="A job of the kubeconfig's context, not a run on this machine.")
-]
 
 
 def status(
@@ -57,7 +44,9 @@ def status(
     from aurl_operator.backends.local.rundir import held, read_state
 
     if cluster or namespace or context:
-        _on_cluster(str(run), namespace, context, as_json)
+        from aurl_operator.commands.cluster.status import status_on_cluster
+
+        status_on_cluster(str(run), namespace, context, as_json)
         return
     path = find_run(run)
     state = read_state(path) or {}
@@ -70,7 +59,7 @@ def status(
         typer.echo(f"{path}: nothing has happened yet")
         return
     alive = f"running, seen {max(0, round(time.time() - state['at']))} s ago" if running else "not running"
-    _show(Console(highlight=False), f"{path} ({alive})", state, JobStatus.model_validate(state["status"]))
+    show(Console(highlight=False), f"{path} ({alive})", state, JobStatus.model_validate(state["status"]))
 
 
 def find_run(run: Path) -> Path:
@@ -87,38 +76,8 @@ def find_run(run: Path) -> Path:
     )
 
 
-def _on_cluster(name: str, namespace: str | None, context: str | None, as_json: bool) -> None:
-    from rich.console import Console
-
-    from aurl_operator.api import names
-    from aurl_operator.api.status import JobStatus
-    from aurl_operator.backends.kubernetes import reading
-    from aurl_operator.backends.kubernetes.client.api import Api
-
-    async def look() -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
-        async with await Api.connect(context) as api:
-            where = namespace or api.namespace
-            return where, await reading.job(api, where, name), await reading.pods(api, where, name)
-
-    where, job, pods = asyncio.run(look())
-    found = {key: value for key, value in (job.get("status") or {}).items() if key != "memory"}
-    if as_json:
-        typer.echo(json.dumps({"namespace": where, "name": name, "status": found}, indent=1))
-        return
-    if not found:
-        typer.echo(f"{where}/{name}: no operator has looked at it yet; is one installed? (docs/tour.md)")
-        return
-    running = [
-        {"name": pod["metadata"]["name"].removeprefix(f"{name}-"), "state": pod["status"].get("phase", "")}
-        for pod in pods
-        if pod["metadata"]["labels"].get(names.ROLE) == "node"
-        and pod["status"].get("phase") in ("Pending", "Running")
-    ]
-    title = f"{where}/{name} ({len(pods)} pods)"
-    _show(Console(highlight=False), title, {"processes": running}, JobStatus.model_validate(found))
-
-
-def _show(console: Console, title: str, state: dict[str, Any], now: JobStatus) -> None:
+def show(console: Console, title: str, state: dict[str, Any], now: JobStatus) -> None:
+    """Prints a status: what it says of itself, and the incidents below."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
@@ -141,7 +100,7 @@ def _show(console: Console, title: str, state: dict[str, Any], now: JobStatus) -
 
 
 def _rows(state: dict[str, Any], now: JobStatus) -> list[tuple[str, str]]:
-    from aurl_operator.commands.screen import duration
+    from aurl_operator.commands.local.screen import duration
 
     rows = [("phase", now.phase.value + (f": {now.message}" if now.message else ""))]
     processes = ", ".join(p["name"] for p in state.get("processes", ()) if p["state"] != "ended")

@@ -7,8 +7,8 @@ import pytest
 from aurl_operator.api.status import JobStatus
 from aurl_operator.backends.local.rehearsal import Event, Kind, Strike
 from aurl_operator.backends.local.supervisor import Moment
+from aurl_operator.commands.local.screen import describe, duration
 from aurl_operator.commands.rehearse import costs
-from aurl_operator.commands.screen import describe, duration
 from aurl_trainer.contract import LedgerEntry, Progress
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from aurl_operator.commands.status import ContextOption, NamespaceOption
+from aurl_operator.commands.cluster.options import ContextOption, NamespaceOption
 
 
 def resume(

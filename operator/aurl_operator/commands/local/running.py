@@ -24,8 +24,8 @@ from aurl_operator.backends.local.process.processes import Processes, kill_lefto
 from aurl_operator.backends.local.progress import Poller
 from aurl_operator.backends.local.rundir import RunDir, write_atomically
 from aurl_operator.backends.local.supervisor import Interrupts, Supervisor, Watcher, outcome
-from aurl_operator.commands.screen import Screen
-from aurl_operator.commands.summary import shown, summary
+from aurl_operator.commands.local.screen import Screen
+from aurl_operator.commands.local.summary import shown, summary
 from aurl_operator.errors import MissingError, NotFinishedError, RunFailedError
 from aurl_operator.launch.experiment import as_it_runs, identity
 from aurl_trainer.contract import ExitCode, RunFile

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from aurl_operator.api.status import JobPhase, JobStatus
-from aurl_operator.commands.screen import duration
+from aurl_operator.commands.local.screen import duration
 from aurl_trainer.contract import RunFile
 
 
