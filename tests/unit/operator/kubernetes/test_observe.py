@@ -70,6 +70,7 @@ TERMINATION = json.dumps({"v": 1, "cause": "crash", "message": "boom", "exit_cod
         (ended(84), Sight(AT), Cause.OUT_OF_MEMORY),
         (ended(86), Sight(AT), Cause.FINAL_ERROR),
         (ended(128, "StartError", "no such file"), Sight(AT), Cause.FINAL_ERROR),
+        (ended(128, "StartError", "no such file"), Sight(AT, ran_before=True), Cause.CRASH),
         (ended(83), Sight(AT), Cause.HANG),
         ({**ended(82), "metadata": DELETED}, Sight(AT), Cause.DELETED),
         ({**ended(82), "metadata": DELETED}, Sight(AT, ours=True), Cause.STOPPED),

@@ -30,9 +30,13 @@ def ending(
     vanished: float | None,
     *,
     ours: bool,
+    ran_before: bool,
     now: float,
 ) -> End | None:
-    """How the pod ended, None while it lives. A pod on a lost machine has ended, whatever its object says."""
+    """How the pod ended, None while it lives. A pod on a lost machine has ended, whatever its object says.
+
+    `ran_before`: nodes of the job have run, a program that cannot be started is its machine's trouble.
+    """
     metadata, status = pod["metadata"], pod.get("status", {})
     terminated = _terminated(status)
     disruption = _condition(status, "DisruptionTarget")
@@ -60,7 +64,7 @@ def ending(
                 "exit_code": terminated.get("exitCode"),
                 "termination": _termination(terminated.get("message")),
                 "oom_killed": terminated.get("reason") == "OOMKilled",
-                "final": terminated.get("reason") in _NEVER_STARTS,
+                "final": terminated.get("reason") in _NEVER_STARTS and not ran_before,
                 # The container's own end came through: its machine was there to tell.
                 "node_lost": False,
                 "message": facts["message"] or _own_words(terminated),

@@ -87,7 +87,15 @@ def process(pod: Pod, sight: Sight) -> Process | None:
     if who is None:
         return None
     metadata, status = pod["metadata"], pod.get("status", {})
-    end = ending(pod, sight.machine, sight.machine_gone, sight.vanished, ours=sight.ours, now=sight.now)
+    end = ending(
+        pod,
+        sight.machine,
+        sight.machine_gone,
+        sight.vanished,
+        ours=sight.ours,
+        ran_before=sight.ran_before,
+        now=sight.now,
+    )
     container = _container(status)
     running = (container.get("state") or {}).get("running")
     state = State.ENDED if end else State.RUNNING if running else State.WAITING
