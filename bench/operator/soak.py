@@ -80,6 +80,9 @@ async def main(args: argparse.Namespace) -> None:
                     )
                 await asyncio.sleep(45)
                 left = len(await api.list(paths.pods(namespace)))
+                looks = operator.gauge("aurl_reconcile_seconds_count")
+                await asyncio.sleep(10)
+                looks = operator.gauge("aurl_reconcile_seconds_count") - looks
                 half = len(memory) // 2
                 figures = {
                     "jobs": await work,
@@ -87,6 +90,7 @@ async def main(args: argparse.Namespace) -> None:
                     "memory_mid_mib": round(max(memory[: half + 1]), 1),
                     "memory_end_mib": round(max(memory[half:]), 1),
                     "pods_left": left,
+                    "looks_left": looks,
                     "queue_left": operator.gauge("aurl_queue_depth"),
                     "tracebacks": Path(args.log).read_text().count("Traceback"),
                 }

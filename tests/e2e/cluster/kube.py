@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 PATIENCE = 3.0
 """A machine that has much else to do takes longer. A test that passes never waits to the end."""
 

@@ -6,6 +6,7 @@ Not here: what is wanted (core), and the one patch of the status (controller.py)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -55,8 +56,8 @@ class Hands:
         self._defaults = defaults
         self._pace = pace
 
-    async def act(self, entry: Entry, action: Action) -> None:
-        """Carries one action out. Raises ApiError where trying again later is the answer."""
+    async def act(self, entry: Entry, action: Action) -> bool:
+        """Carries one action out: whether anything was done. Raises ApiError where trying later may help."""
         namespace = entry.job["metadata"]["namespace"]
         if isinstance(action, Start):
             await self._start(entry, action)
@@ -68,12 +69,12 @@ class Hands:
         elif isinstance(action, Remove):
             await self._delete_pod(entry, action.uid, 0)
         elif isinstance(action, DeleteJob):
-            try:
+            with contextlib.suppress(NotFoundError, ConflictError):
                 await self._api.delete(paths.job(namespace, entry.job["metadata"]["name"]), uid=entry.uid)
-            except (NotFoundError, ConflictError):
-                return
         elif isinstance(action, Release):
-            await self.finalizer(entry, wanted=False)
+            # Others may hold the job still: then there is nothing to look at until they let go.
+            return await self.finalizer(entry, wanted=False)
+        return True
 
     async def tell(self, entry: Entry, items: list[LedgerEntry], *, check: bool = False) -> None:
         """Writes Events. `check`: they may be there already, so look before writing."""
@@ -95,19 +96,23 @@ class Hands:
                     raise
                 log.warning("event %s not written: %s", item.id, error.message)
 
-    async def finalizer(self, entry: Entry, *, wanted: bool) -> None:
-        """Puts our finalizer on the job, or takes it off. Raises ConflictError if the job has changed."""
+    async def finalizer(self, entry: Entry, *, wanted: bool) -> bool:
+        """Puts our finalizer on the job, or takes it off: whether that had to be done.
+
+        Raises ConflictError if the job has changed.
+        """
         metadata = entry.job["metadata"]
         before = metadata.get("finalizers") or []
         if (names.FINALIZER in before) == wanted:
-            return
+            return False
         after = [*before, names.FINALIZER] if wanted else [f for f in before if f != names.FINALIZER]
         body: Json = {"metadata": {"resourceVersion": entry.version, "finalizers": after}}
         try:
             done = await self._api.merge(paths.job(metadata["namespace"], metadata["name"]), body)
         except NotFoundError:
-            return
-        self._cache.put_job(done)
+            return False
+        self._cache.renew_job(done)
+        return True
 
     async def _start(self, entry: Entry, start: Start) -> None:
         assert entry.parsed is not None

@@ -96,6 +96,12 @@ class Cache:
         entry.job = job
         return key, True
 
+    def renew_job(self, job: Json) -> None:
+        """Takes in what the API server answered. The watch may have told already that this job is gone."""
+        entry = self.entries.get(_key(job))
+        if entry is not None and entry.uid == job["metadata"]["uid"]:
+            self.put_job(job)
+
     def drop_job(self, job: Json) -> Key:
         """The job's object is gone; its pods follow by their owner references."""
         key = _key(job)

@@ -119,7 +119,7 @@ class Controller:
         failed = [result for result in results if isinstance(result, BaseException)]
         if failed:
             raise failed[0]
-        if plan.actions:
+        if any(results):
             # What the actions brought about is seen at once.
             self._queue.add(key)
         times = [at - now for at in wakes(entry, self._cache, now)]
@@ -179,7 +179,7 @@ class Controller:
         body = {"metadata": {"resourceVersion": entry.version}, "status": patch}
         done = await self._api.merge(paths.job(metadata["namespace"], metadata["name"], "status"), body)
         entry.patched_at = now
-        self._cache.put_job(done)
+        self._cache.renew_job(done)
 
     async def _invalid(self, entry: Entry) -> None:
         """Says that the spec cannot be used. What runs is left alone."""
@@ -217,7 +217,7 @@ class Controller:
         except ApiError:
             self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
             return
-        self._cache.put_job(job)
+        self._cache.renew_job(job)
         self._queue.add(key)
 
     def _report(self, key: Key, entry: Entry, plan: Plan) -> None:
