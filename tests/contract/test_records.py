@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from aurl_trainer.contract import (
     DEFAULT_HANG_LIMITS,
+    NOTICES,
     TERMINATION_BYTES,
     TRACEBACK_BYTES,
     ExitCode,
     LedgerEntry,
+    Noted,
     Phase,
     Progress,
     RankFailure,
@@ -23,6 +26,8 @@ from aurl_trainer.contract import (
 
 PROGRESS = Progress(rank=0, world=2, generation=3, phase="step", step=7, total_steps=9, at=1.0, loss=2.5)
 
+NOTED = Noted(id="damaged/v1", cause="checkpoint-damaged", at=2.0, message="m", step=3, checkpoint="v1")
+
 
 @pytest.mark.parametrize(
     "record",
@@ -31,10 +36,23 @@ PROGRESS = Progress(rank=0, world=2, generation=3, phase="step", step=7, total_s
         Termination(cause="crash", message="boom", exit_code=1, at=2.0, rank=1, step=3, traceback="t"),
         LedgerEntry(kind="incident", at=3.0, id="i1", cause="hang", nodes=["worker-0"], uids=["u"]),
         RankFailure(cause="final-error", message="m", traceback="", at=1.0, rank=0),
+        NOTED,
+        dataclasses.replace(PROGRESS, noted=[NOTED], last_durable_name="v1"),
     ],
 )
-def test_round_trip(record: Progress | Termination | LedgerEntry | RankFailure) -> None:
+def test_round_trip(record: Progress | Termination | LedgerEntry | RankFailure | Noted) -> None:
     assert type(record).from_json(record.to_json()) == record
+
+
+def test_progress_holds_the_newest_notices_that_can_be_read_and_never_fails_over_one() -> None:
+    raw = json.loads(PROGRESS.to_json())
+    good = json.loads(NOTED.to_json())
+    bad = [{}, 7, {**good, "cause": "of a newer version"}, {**good, "cause": "crash"}, {**good, "at": "now"}]
+    assert Progress.from_json(json.dumps(raw | {"noted": [*bad, {**good, "more": 1}]})).noted == [NOTED]
+    many = [{**good, "id": str(n), "message": "\x00" * 9000} for n in range(3 * NOTICES)]
+    full = Progress.from_json(json.dumps(raw | {"noted": many}))
+    assert [n.id for n in full.noted] == [str(n) for n in range(2 * NOTICES, 3 * NOTICES)]
+    assert len(full.to_json()) < 30_000, "what reads it reads 64 kB at most"
 
 
 def test_a_newer_writer_may_add_fields_but_a_newer_version_is_refused() -> None:

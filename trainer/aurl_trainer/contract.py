@@ -7,6 +7,7 @@ Standard library only: the agent takes it along into images that have nothing el
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -23,7 +24,10 @@ TRACEBACK_BYTES = 2048
 """What a record keeps of a traceback: its end, where the error is, bytes of its JSON form."""
 
 MESSAGE_BYTES = 1024
-"""What a termination record keeps of a message: its start, bytes of its JSON form."""
+"""What a record keeps of a message: its start, bytes of its JSON form."""
+
+NOTICES = 8
+"""What a progress record keeps of a run's notices: the newest."""
 
 
 class Env(StrEnum):
@@ -108,7 +112,7 @@ class ExitCode(IntEnum):
 
 
 class Cause(StrEnum):
-    """Why a node or a rank ended. The operator's recovery rules are keyed by these."""
+    """Why a node or a rank ended, or what a rank noticed. The operator's rules are keyed by these."""
 
     SUCCEEDED = "succeeded"
     PREEMPTED = "preempted"
@@ -122,6 +126,16 @@ class Cause(StrEnum):
     """Deleted by somebody else, or gone unseen."""
     STOPPED = "stopped"
     """Stopped by us: scaled down, suspended, cleaned up."""
+    CHECKPOINT_DAMAGED = "checkpoint-damaged"
+    """A checkpoint is not what was written, and was passed over."""
+    SAVE_FAILED = "save-failed"
+    """A checkpoint could not be saved; training goes on."""
+    RESUME_MISMATCH = "resume-mismatch"
+    """After a resume the run did not do again what it had done before."""
+
+
+NOTICED: frozenset[Cause] = frozenset({Cause.CHECKPOINT_DAMAGED, Cause.SAVE_FAILED, Cause.RESUME_MISMATCH})
+"""Causes of incidents that end no node: ranks notice them, nothing restarts and no budget is charged."""
 
 
 class Phase(StrEnum):
@@ -221,11 +235,38 @@ def _escaped_start(text: str, limit: int) -> str:
 
 
 @dataclass(frozen=True)
+class Noted(_Record):
+    """Something that a rank noticed, that ends no node and that the operator books as an incident.
+
+    `id` is unique in the run, and the same whenever the same thing is told again: it is booked once. `at` is
+    seconds since the epoch, `checkpoint` the name of the one that it is about.
+    """
+
+    id: str
+    cause: str
+    at: float
+    message: str
+    step: int | None = None
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if Cause(self.cause) not in NOTICED:
+            raise ValueError(f"cause: {self.cause!r} ends nodes, it is not noticed")
+        if not isinstance(self.at, int | float) or not isinstance(self.step, int | None):
+            raise ValueError("at and step: expected numbers")
+        if not isinstance(self.checkpoint, str | None):
+            raise ValueError("checkpoint: expected a name")
+        object.__setattr__(self, "id", _escaped_start(self.id, 256))
+        object.__setattr__(self, "message", _escaped_start(self.message, MESSAGE_BYTES))
+
+
+@dataclass(frozen=True)
 class Progress(_Record):
     """What `GET /progress` of a node answers. Only the one with `rank` 0 counts.
 
     `step` counts finished optimizer steps. `productive_seconds` is the time of the steps that are in the
-    result: it is saved with the checkpoint, so steps done twice count once. Seconds throughout.
+    result: it is saved with the checkpoint, so steps done twice count once. Seconds throughout. `noted` holds
+    the newest `NOTICES`; those that this version cannot read are left out, the rest of the record counts.
     """
 
     rank: int
@@ -243,11 +284,28 @@ class Progress(_Record):
     productive_seconds: float = 0.0
     resumed_from: int | None = None
     last_durable_step: int | None = None
+    last_durable_name: str | None = None
+    """Name of the checkpoint of that step."""
     music: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    noted: list[Noted] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         Phase(self.phase)
+        object.__setattr__(self, "noted", _readable(self.noted)[-NOTICES:])
+
+
+def _readable(noted: list[Any]) -> list[Noted]:
+    """`Noted` of what a record holds as plain objects; causes of a newer version are left out."""
+    known = {f.name for f in dataclasses.fields(Noted)}
+    found: list[Noted] = []
+    for one in noted:
+        if isinstance(one, Noted):
+            found.append(one)
+            continue
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            found.append(Noted(**{k: v for k, v in one.items() if k in known}))
+    return found
 
 
 @dataclass(frozen=True)
@@ -274,7 +332,8 @@ class LedgerEntry(_Record):
     `kind` is "incident", "generation" (a world formed or resumed), "node" (a node started or ended), or
     "phase" (the job's phase changed). `at` is seconds since the epoch. An incident gets a second entry of
     kind "recovered" with the same `id` when the first new step after it is seen; `lost_seconds` is the time
-    from the loss to that step plus the time of the steps done again.
+    from the loss to that step plus the time of the steps done again. One whose cause is in `NOTICED` cost
+    nothing to recover from and gets none.
     """
 
     kind: str

@@ -77,11 +77,16 @@ class CheckpointStatus(StatusModel):
     """What a restart would go on from."""
 
     last_durable_step: int | None = None
+    last_durable_name: str | None = None
+    """Name of that step's checkpoint."""
     resumed_from: int | None = None
+    """Step that the newest generation went on from."""
+    damaged: Annotated[list[str], Field(max_length=8)] = Field(default_factory=list)
+    """Names of checkpoints that were found damaged and passed over, the newest last."""
 
 
 class IncidentStatus(StatusModel):
-    """One loss: what, when, whom, and what it cost."""
+    """One loss: what, when, whom, and what it cost; or what ranks noticed, which ends no node."""
 
     id: str
     cause: str

@@ -98,7 +98,9 @@ def costs(strikes: Sequence[Strike], missed: Sequence[Event], ledger: Sequence[L
     An event's incident is the one that names its process, else the first one after it (the loss of one rank
     or of the store may be booked under other names).
     """
-    incidents = [e for e in ledger if e.kind == "incident"]
+    from aurl_trainer.contract import NOTICED
+
+    incidents = [e for e in ledger if e.kind == "incident" and e.cause not in NOTICED]
     recovered = {e.id: e for e in ledger if e.kind == "recovered"}
     rows: list[Row] = []
     for strike in strikes:

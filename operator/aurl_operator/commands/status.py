@@ -121,8 +121,12 @@ def _rows(state: dict[str, Any], now: JobStatus) -> list[tuple[str, str]]:
         if progress.eta_seconds is not None:
             figures.append(f"{duration(progress.eta_seconds)} left")
         rows.append(("progress", ", ".join(figures)))
-    if now.checkpoint.last_durable_step is not None:
-        rows.append(("checkpoint", f"step {now.checkpoint.last_durable_step}"))
+    kept = now.checkpoint
+    if kept.last_durable_step is not None:
+        name = f" ({kept.last_durable_name})" if kept.last_durable_name else ""
+        rows.append(("checkpoint", f"step {kept.last_durable_step}{name}"))
+    if kept.damaged:
+        rows.append(("damaged", ", ".join(kept.damaged)))
     if now.restarts:
         rows.append(("incidents", ", ".join(f"{n} {cause}" for cause, n in sorted(now.restarts.items()))))
     if now.goodput.ratio:

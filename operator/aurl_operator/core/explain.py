@@ -15,7 +15,7 @@ from aurl_operator.core.observed import CLUSTER, Capabilities, Observed, Role
 from aurl_operator.core.policies import hang, recovery
 from aurl_operator.core.policies.cleanup import TRIES
 from aurl_operator.core.reconcile import reconcile
-from aurl_trainer.contract import Cause, Phase
+from aurl_trainer.contract import NOTICED, Cause, Phase
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def _recovery(rules: Recovery, *, reports: bool) -> list[Rule]:
                 f"the rank's own agent ends it; if none does, all are killed {_time(hang.MARGIN)} later",
             )
         )
+        noticed = " or ".join(cause.value for cause in Cause if cause in NOTICED)
+        found.append(Rule("checkpoints", noticed, "an incident; nothing restarts, no budget is charged"))
     return found
 
 

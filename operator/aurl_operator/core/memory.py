@@ -74,7 +74,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Incident:
-    """One loss, of one process or of several together."""
+    """One loss, of one process or of several together; or something noticed that ended none."""
 
     id: str
     cause: Cause
@@ -146,6 +146,10 @@ class Memory:
     """Those still open and the last 20, oldest first."""
     lost_seconds: Mapping[str, float] = field(default_factory=dict)
     """By cause, over all incidents that are over."""
+    noted: tuple[str, ...] = ()
+    """Ids of the notices of ranks that are booked, oldest first."""
+    damaged: tuple[str, ...] = ()
+    """Names of checkpoints that were found damaged, oldest first."""
     started_at: float | None = None
     first_ready_at: float | None = None
     whole_since: float | None = None
@@ -172,6 +176,10 @@ class Memory:
     resumed_from: int | None = None
     furthest_step: int | None = None
     durable_step: int | None = None
+    """The furthest that was ever durable: what refills budgets."""
+    saved_step: int | None = None
+    """What a restart would go on from; earlier than the furthest if that one was damaged."""
+    saved_name: str | None = None
     productive_seconds: float = 0.0
     phase: JobPhase = JobPhase.PENDING
     phases: int = 0

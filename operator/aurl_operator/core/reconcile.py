@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from aurl_operator.core.accounts import ledger
+from aurl_operator.core.accounts import ledger, noted
 from aurl_operator.core.accounts.booking import book
 from aurl_operator.core.memory import Memory
 from aurl_operator.core.observed import Observed
@@ -39,6 +39,7 @@ def reconcile(observed: Observed) -> Plan:
     mark = observed.progress.at if observed.progress else observed.now
     s = recovery.charge(s, [e for e in ended if e.at <= mark])
     s = ledger.advance(s)
+    s = noted.take(s)
     s = recovery.charge(s, [e for e in ended if e.at > mark])
     s = success.finish(s, ended)
     s = start.refuse_impossible(s)

@@ -17,12 +17,12 @@ from aurl_operator.api.status import (
     ProgressStatus,
 )
 from aurl_operator.core.accounts.ledger import goodput
-from aurl_operator.core.memory import Incident
+from aurl_operator.core.memory import Incident, Memory
 from aurl_operator.core.names import rfc3339
 from aurl_operator.core.observed import Role
 from aurl_operator.core.policies import recovery, start
 from aurl_operator.core.situation import Situation
-from aurl_trainer.contract import LedgerEntry, Progress
+from aurl_trainer.contract import NOTICED, LedgerEntry, Progress
 
 _ACTIVE = (JobPhase.PENDING, JobPhase.STARTING, JobPhase.RECOVERING)
 
@@ -52,7 +52,7 @@ def waiting_for(s: Situation) -> tuple[str, str]:
     if s.now < memory.hold_until:
         reason, text = "NoCapacity", f"gave back what it held; tries again at {rfc3339(memory.hold_until)}"
     elif s.now < backoff:
-        last = memory.incidents[-1] if memory.incidents else None
+        last = next((i for i in reversed(memory.incidents) if i.cause not in NOTICED), None)
         why = f" after {last.cause.value} of {', '.join(last.nodes)}" if last else ""
         reason, text = "Backoff", f"starts again at {rfc3339(backoff)}{why}"
     elif blocking is not None and blocking.reason.value != "Starting":
@@ -153,10 +153,7 @@ def status_of(s: Situation) -> JobStatus:
         conditions=list(memory.conditions),
         nodes=NodesStatus(desired=s.spec.nodes.max, ready=s.ready),
         progress=_progress(progress, finished) if progress else None,
-        checkpoint=CheckpointStatus(
-            lastDurableStep=progress.total_steps if finished and progress else memory.durable_step,
-            resumedFrom=memory.resumed_from,
-        ),
+        checkpoint=_checkpoint(memory, progress.total_steps if finished and progress else memory.saved_step),
         restarts=dict(memory.restarts),
         incidents=[_incident(i) for i in memory.incidents[-recovery.KEPT :]],
         goodput=Goodput(
@@ -167,6 +164,15 @@ def status_of(s: Situation) -> JobStatus:
         startTime=None if memory.started_at is None else rfc3339(memory.started_at),
         completionTime=rfc3339(outcome.at) if outcome else None,
         exitCode=outcome.exit_code if outcome else None,
+    )
+
+
+def _checkpoint(memory: Memory, step: int | None) -> CheckpointStatus:
+    return CheckpointStatus(
+        lastDurableStep=step,
+        lastDurableName=memory.saved_name if step == memory.saved_step else None,
+        resumedFrom=memory.resumed_from,
+        damaged=list(memory.damaged),
     )
 
 

@@ -30,6 +30,7 @@ from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ConflictError, ForbiddenError, NotFoundError
 from aurl_operator.errors import RefusedError
 from aurl_operator.torchx.translate import job_object
+from aurl_trainer.contract import NOTICED
 
 BACKEND = "aurl"
 
@@ -226,7 +227,7 @@ def _described(app_id: str, job: dict[str, Any], pods: list[dict[str, Any]]) -> 
     return DescribeAppResponse(
         app_id=app_id,
         state=_state(job),
-        num_restarts=sum((status.get("restarts") or {}).values()),
+        num_restarts=sum(n for cause, n in (status.get("restarts") or {}).items() if cause not in NOTICED),
         msg=status.get("message", ""),
         roles_statuses=[RoleStatus(role.name, replicas)],
         roles=[role],

@@ -29,13 +29,22 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Damage:
+    """A checkpoint that was passed over, and why."""
+
+    name: str
+    step: int
+    message: str
+
+
+@dataclass(frozen=True)
 class Restored:
-    """What a run goes on from. `extra` is what `save` was given; `warnings` names what was passed over."""
+    """What a run goes on from. `extra` is what `save` was given; `damaged` is what was passed over."""
 
     step: int
     extra: dict[str, Any]
     name: str
-    warnings: list[str] = field(default_factory=list)
+    damaged: list[Damage] = field(default_factory=list)
     metrics: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -119,29 +128,30 @@ class Checkpointer:
             return taken, store.valid()
 
         self._claim, names = self._ranks.first(claim)
-        warnings: list[str] = []
+        damaged: list[Damage] = []
         manifest: Manifest | None = None
         for name in reversed(names):
             try:
                 manifest = self._load(name, state)
                 break
             except DamagedError as error:
-                warnings.append(f"checkpoint of step {name.step} is damaged and passed over: {error}")
-                self._warn(warnings[-1])
+                text = f"checkpoint of step {name.step} is damaged and passed over: {error}"
+                damaged.append(Damage(str(name), name.step, text))
+                self._warn(text)
         if names and manifest is None:
             raise CheckpointError(
                 f"{store.location.uri}: none of its {len(names)} checkpoints is whole; to start anew, give "
-                f"the run another place. Last: {warnings[-1]}"
+                f"the run another place. Last: {damaged[-1].message}"
             )
         self._ranks.first(lambda: self._settle(manifest))
         self._sweep()
         self._next = self._claim.next_number
         restored = None
         if manifest is not None:
-            if warnings:
+            if damaged:
                 self._warn(f"resuming from step {manifest.step} ({manifest.name}) instead")
             extra = decode(manifest.extra)
-            restored = Restored(manifest.step, extra, manifest.name, warnings, dict(manifest.metrics))
+            restored = Restored(manifest.step, extra, manifest.name, damaged, dict(manifest.metrics))
         return Opened(self._claim.id.number, restored)
 
     def _load(self, name: CheckpointName, state: State) -> Manifest:

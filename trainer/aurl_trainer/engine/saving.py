@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aurl_trainer.checkpoint.checkpointer import Checkpointer, Saved
+from aurl_trainer.checkpoint.checkpointer import Checkpointer, Damage, Saved
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.engine.precision import Precision
@@ -75,7 +75,7 @@ class RunState:
         self.generation = 0
         self.resumed_from: int | None = None
         self.name: str | None = None
-        self.warnings: list[str] = []
+        self.damaged: list[Damage] = []
         self._parts = {"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)}
         self._precision = precision
         self._checkpointer = checkpointer
@@ -89,7 +89,7 @@ class RunState:
         if opened.restored is None:
             return Position()
         self.resumed_from, self.name = opened.restored.step, opened.restored.name
-        self.warnings = list(opened.restored.warnings)
+        self.damaged = list(opened.restored.damaged)
         self._precision.restore(opened.restored.extra.get("scaler", {}))
         return Position(**opened.restored.extra["position"])
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.config.experiment import Experiment
-from aurl_trainer.contract import ExitCode, Phase, Progress
+from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.data.batches import BatchPlan, Samples
 from aurl_trainer.engine.evaluation import Evaluation, evaluate
+from aurl_trainer.engine.incidents import Incidents
 from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import bare
 from aurl_trainer.engine.precision import Precision
@@ -62,6 +63,8 @@ class AdvancedTrainer:
         self._checkpointer = checkpointer
         self._warnings: list[str] = []
         self._durable: int | None = None
+        self._durable_name: str | None = None
+        self._incidents = Incidents()
         self._save_seconds = 0.0
         self._experiment: Experiment | None = None
         self._progress: Progress | None = None
@@ -140,8 +143,7 @@ class AdvancedTrainer:
 
     def _started(self, position: Position) -> None:
         world, opened = self._runtime.world, self._state
-        self._warnings += opened.warnings
-        self._durable = opened.resumed_from
+        self._durable, self._durable_name = opened.resumed_from, opened.name
         if self._experiment is None:
             raise RuntimeError("not configured")
         self._records.write(
@@ -155,8 +157,15 @@ class AdvancedTrainer:
         )
         where = f"from step {position.step} ({opened.name})" if opened.name else "from the start"
         self._say(f"generation {opened.generation}: {world.size} rank(s), {where}")
-        for warning in opened.warnings:
-            self._say(f"warning: {warning}")
+        for damage in opened.damaged:
+            self._say(f"warning: {damage.message}")
+            self._note(
+                f"damaged/{damage.name}",
+                Cause.CHECKPOINT_DAMAGED,
+                damage.message,
+                step=damage.step,
+                checkpoint=damage.name,
+            )
 
     def _record_step(
         self, at: Position, result: StepResult, loss: float, seconds: float, speed: _Speed
@@ -203,7 +212,9 @@ class AdvancedTrainer:
             productive_seconds=at.productive_seconds,
             resumed_from=self._state.resumed_from,
             last_durable_step=self._durable,
+            last_durable_name=self._durable_name,
             warnings=self._warnings[-5:],
+            noted=self._incidents.newest,
         )
 
     def _enter(self, at: Position, phase: Phase) -> None:
@@ -220,7 +231,9 @@ class AdvancedTrainer:
                 at=time.time(),
                 val_loss=at.val_nll,
                 last_durable_step=self._durable,
+                last_durable_name=self._durable_name,
                 warnings=self._warnings[-5:],
+                noted=self._incidents.newest,
             )
             self._runtime.progress.update(self._progress)
 
@@ -264,18 +277,30 @@ class AdvancedTrainer:
         except FencedError:
             raise
         except CheckpointError as error:
-            self._warnings.append(f"step {position.step}: not saved: {error}")
             if first:
                 self._records.write(
                     "save", step=position.step, seconds=0.0, bytes=0, ok=False, message=str(error)
                 )
                 self._say(f"warning: step {position.step} was not saved: {error}; training goes on")
+            self._note(
+                f"save-failed/{self._state.generation}/{position.step}",
+                Cause.SAVE_FAILED,
+                f"step {position.step} was not saved: {error}",
+                step=position.step,
+            )
             return
-        self._durable, self._save_seconds = saved.step, saved.seconds
+        self._durable, self._durable_name = saved.step, saved.name
+        self._save_seconds = saved.seconds
         if first:
             self._records.write(
                 "save", step=saved.step, seconds=saved.seconds, bytes=saved.bytes, ok=True, message=saved.name
             )
+
+    def _note(self, id: str, cause: Cause, message: str, **about: Any) -> None:
+        """An incident that ends no node: written down, and told to whoever asks for progress."""
+        self._warnings.append(message)
+        if self._runtime.world.rank == 0:
+            self._incidents.note(self._records, id, cause, message, **about)
 
     def _leave(self, decision: Decision, step: int) -> None:
         leaving = decision is Decision.SAVE_AND_LEAVE

@@ -78,6 +78,20 @@ class Save:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Noted:
+    """Something that rank 0 noticed and that ends no node: an incident of one of `contract.NOTICED`.
+
+    The fields are contract.Noted's.
+    """
+
+    id: str
+    cause: str
+    message: str
+    step: int | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Samples:
     """Music sampled after `step`; `files` are relative to the run directory."""
 
@@ -135,6 +149,7 @@ KINDS: dict[str, type[Any]] = {
     "step": Step,
     "evaluation": Evaluation,
     "save": Save,
+    "noted": Noted,
     "samples": Samples,
     "audit": Audit,
     "baselines": Baselines,

@@ -15,7 +15,7 @@ from aurl_operator.backends.simulated.operator import Operator
 from aurl_operator.backends.simulated.world import Pace, World
 from aurl_operator.core.memory import Memory
 from aurl_operator.core.observed import CLUSTER, Capabilities, End, Role
-from aurl_trainer.contract import Cause, ExitCode, LedgerEntry, Termination
+from aurl_trainer.contract import NOTICED, Cause, ExitCode, LedgerEntry, Termination
 
 Kind = Literal[
     "kill",
@@ -33,6 +33,9 @@ Kind = Literal[
     "refuse",
     "accept",
     "freeze",
+    "damage",
+    "save-fails",
+    "differs",
     "suspend",
     "resume",
     "delete-job",
@@ -67,6 +70,12 @@ def happen(operator: Operator, event: Event) -> None:
             world.frozen = bool(world.members)
             for uid in world.members:
                 world.processes[uid].stubborn = True
+        case "damage":
+            world.notice(Cause.CHECKPOINT_DAMAGED)
+        case "save-fails":
+            world.notice(Cause.SAVE_FAILED)
+        case "differs":
+            world.notice(Cause.RESUME_MISMATCH)
         case "suspend" | "resume":
             operator.suspended = event.kind == "suspend"
         case "delete-job":
@@ -150,7 +159,7 @@ def settled(operator: Operator) -> bool:
 
 
 def recorded(ledger: Sequence[LedgerEntry], began: float) -> list[Event]:
-    """The losses in a run's ledger as events, so that a real history can be played again.
+    """The losses and notices in a run's ledger as events, so that a real history can be played again.
 
     Incidents of several nodes become one event for each. `began` is when the run was first looked at.
     """
@@ -163,11 +172,16 @@ def recorded(ledger: Sequence[LedgerEntry], began: float) -> list[Event]:
         Cause.HANG: "hang",
         Cause.STORE_LOST: "kill-store",
         Cause.FINAL_ERROR: "final",
+        Cause.CHECKPOINT_DAMAGED: "damage",
+        Cause.SAVE_FAILED: "save-fails",
+        Cause.RESUME_MISMATCH: "differs",
     }
     events: list[Event] = []
     for entry in ledger:
         if entry.kind != "incident" or entry.cause not in kinds:
             continue
+        if entry.cause in NOTICED:
+            events.append(Event(entry.at - began, kinds[entry.cause]))
         for name in entry.nodes:
             role, index, _ = name.rsplit("-", 2)
             kind: Kind = "kill-store" if role == "store" else kinds[entry.cause]

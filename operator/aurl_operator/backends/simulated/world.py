@@ -21,7 +21,7 @@ from aurl_operator.core.observed import (
     WaitingReason,
 )
 from aurl_operator.core.plan import Start
-from aurl_trainer.contract import Cause, ExitCode, Phase, Progress, Termination
+from aurl_trainer.contract import NOTICES, Cause, ExitCode, Noted, Phase, Progress, Termination
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class World:
     next_step_at: float | None = None
     frozen: bool = False
     """The whole world stands still though its processes live."""
+    noted: list[Noted] = field(default_factory=list)
+    """What ranks noticed; progress tells the newest, whatever world has formed since."""
 
     # -- what the operator does ------------------------------------------------------------------
 
@@ -164,6 +166,15 @@ class World:
         found = [p for p in self.processes.values() if p.living and p.start.role is role]
         return sorted(found, key=lambda p: (p.start.index, p.start.attempt))
 
+    def notice(self, cause: Cause) -> None:
+        """Rank 0 notices something that ends nobody; without a world there is nobody to notice it."""
+        if self.members:
+            about = f"step-{self.durable}"
+            text = f"{cause.value}: {about}"
+            self.noted.append(
+                Noted(f"{cause.value}/{len(self.noted)}", cause, self.now, text, self.step, about)
+            )
+
     def advance(self, until: float) -> None:
         """Lets virtual time run up to `until`."""
         while True:
@@ -222,6 +233,8 @@ class World:
             productive_seconds=self.productive,
             resumed_from=self.resumed_from,
             last_durable_step=self.durable or None,
+            last_durable_name=f"step-{self.durable}" if self.durable else None,
+            noted=self.noted[-NOTICES:],
         )
 
     # -- how it goes on --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from rich.text import Text
 from aurl_operator.api.status import JobStatus
 from aurl_operator.backends.local.process.follow import Follower
 from aurl_operator.backends.local.supervisor import Moment
-from aurl_trainer.contract import LedgerEntry
+from aurl_trainer.contract import NOTICED, LedgerEntry
 
 _COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta", "bright_green")
 _LABEL_WIDTH = 16
@@ -94,6 +94,8 @@ def describe(entry: LedgerEntry) -> str:
     at_step = f" at step {entry.step}" if entry.step is not None else ""
     if entry.kind == "incident":
         about = f": {entry.message}" if entry.message else ""
+        if entry.cause in NOTICED:
+            return f"{entry.cause}{at_step}{about}"
         return f"lost {who or 'the run'} ({entry.cause}){at_step}{about}"
     if entry.kind == "recovered":
         parts = []

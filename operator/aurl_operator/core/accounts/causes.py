@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aurl_operator.api.recovery import ExitCodeRule
 from aurl_operator.core.observed import End, Role
-from aurl_trainer.contract import Cause, ExitCode
+from aurl_trainer.contract import NOTICED, Cause, ExitCode
 
 _BY_RULE = {
     "FinalError": Cause.FINAL_ERROR,
@@ -92,7 +92,7 @@ def _of_node(
             return Conclusion(_BY_RULE[rule.cause], rule.message or words or f"exit code {rank_code}")
     if end.termination is not None:
         cause = Cause(end.termination.cause)
-        if cause not in (Cause.SUCCEEDED, Cause.STOPPED):
+        if cause not in (Cause.SUCCEEDED, Cause.STOPPED, *NOTICED):
             return Conclusion(cause, words)
     if code in _BY_EXIT_CODE:
         return Conclusion(_BY_EXIT_CODE[ExitCode(code)], words or f"exit code {code}")

@@ -54,6 +54,8 @@ def advance(s: Situation) -> Situation:
         productive_seconds=progress.productive_seconds,
         advance=mark,
     )
+    if durable is not None:
+        s = s.remember(saved_step=durable, saved_name=progress.last_durable_name)
     if durable is not None and (before is None or durable > before):
         s = s.remember(durable_step=durable)
         # A first sight of a checkpoint that was resumed from is not a new one.

@@ -46,7 +46,7 @@ BUDGETS: dict[Cause, str] = {
     Cause.HANG: "hang",
     Cause.OUT_OF_MEMORY: "out_of_memory",
 }
-"""The budget of each cause: a field of `recovery`. FINAL_ERROR has none."""
+"""The budget of each cause: a field of `recovery`. FINAL_ERROR has none, nor has what ends no node."""
 
 _OF_MACHINES = (Cause.PREEMPTED, Cause.DELETED, Cause.NODE_LOST, Cause.STORE_LOST)
 
@@ -159,12 +159,19 @@ def _open(s: Situation, end: Ended) -> Situation:
 
 
 def _record(s: Situation, incident: Incident, budget_name: str | None = None) -> Situation:
+    s = keep(s, incident)
+    name = BUDGETS.get(incident.cause) if budget_name is None else budget_name
+    return s if name is None else _count(s, name, incident)
+
+
+def keep(s: Situation, incident: Incident) -> Situation:
+    """Remembers and tells a new incident; it charges nothing."""
     cause = incident.cause.value
     s = s.remember(
         incidents=_trim((*s.memory.incidents, incident)),
         restarts={**s.memory.restarts, cause: s.memory.restarts.get(cause, 0) + 1},
     )
-    s = s.tell(
+    return s.tell(
         LedgerEntry(
             kind="incident",
             at=incident.at,
@@ -178,8 +185,6 @@ def _record(s: Situation, incident: Incident, budget_name: str | None = None) ->
             generation=incident.generation,
         )
     )
-    name = BUDGETS.get(incident.cause) if budget_name is None else budget_name
-    return s if name is None else _count(s, name, incident)
 
 
 def _count(s: Situation, name: str, incident: Incident) -> Situation:

@@ -8,7 +8,7 @@ from aurl_operator.api.status import JobPhase
 from aurl_operator.backends.simulated.operator import Operator
 from aurl_operator.core.observed import Role
 from aurl_operator.core.policies.recovery import budget
-from aurl_trainer.contract import Cause
+from aurl_trainer.contract import NOTICED, Cause
 
 FAULTS = {Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.FINAL_ERROR}
 """Causes that are the job's own fault: no loss of a machine may be booked as one."""
@@ -42,7 +42,13 @@ def _books(operator: Operator) -> None:
     incidents = [e for e in operator.ledger if e.kind == "incident"]
     members = Counter(u for i in operator.memory.incidents for u in i.uids if i.cause is not Cause.HANG)
     assert max(members.values(), default=1) == 1, "one end is part of two incidents"
-    known = {e.id for e in incidents}
+    for entry in incidents:
+        if entry.cause in NOTICED:
+            assert not entry.uids, f"{entry.id} ended {entry.nodes}"
+    told = [e.id for e in incidents if e.cause in NOTICED]
+    happened = [f"noted/{n.id}" for n in operator.world.noted]
+    assert set(told) <= set(happened), f"never noticed: {set(told) - set(happened)}"
+    known = {e.id for e in incidents if e.cause not in NOTICED}
     for entry in operator.ledger:
         if entry.kind == "recovered":
             assert entry.id in known, f"recovered from {entry.id}, which never happened"

@@ -18,6 +18,7 @@ from tests.unit.operator.simulated import laws
 
 LOSSES: tuple[Kind, ...] = ("kill", "evict", "delete", "vanish", "preempt")
 FAULTS: tuple[Kind, ...] = ("crash", "oom", "hang")
+NOTICES: tuple[Kind, ...] = ("damage", "save-fails", "differs")
 INDEX = st.integers(0, 3)
 PAUSE = st.sampled_from([0.0, 0.0, 0.5, 3.0, 9.0, 20.0, 20.0, 40.0])
 """Seconds that pass, looked at all the while, before the next event."""
@@ -99,6 +100,10 @@ class AnyHistory(RuleBasedStateMachine):
         self.passes(pause)
         for kind, index in kinds:
             self.make(kind, index)
+
+    @rule(kind=st.sampled_from(NOTICES))
+    def notices(self, kind: Kind) -> None:
+        self.make(kind)
 
     @rule(index=INDEX, seconds=st.floats(1.0, 60.0))
     def announces(self, index: int, seconds: float) -> None:

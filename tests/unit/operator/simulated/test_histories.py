@@ -44,6 +44,18 @@ def test_a_kill_and_a_preemption_on_the_way() -> None:
     assert recovered[1].steps_redone == 0, "those under notice save first"
 
 
+@pytest.mark.parametrize("left", range(6))
+def test_what_ranks_notice_is_booked_once_whenever_the_operator_dies(left: int) -> None:
+    notices = [Event(30, "damage"), Event(31, "save-fails"), Event(32, "differs")]
+    dies = [Event(at, "operator-dies", value=left) for at in (29.5, 31.5)]
+    operator = run(*notices, *dies, Event(40, "kill", 1), **ELASTIC)
+    assert ended(operator) is JobPhase.SUCCEEDED
+    causes = [e.cause for e in operator.ledger if e.kind == "incident"]
+    assert causes == ["checkpoint-damaged", "save-failed", "resume-mismatch", "node-lost"]
+    assert operator.memory.restarts == dict.fromkeys(causes, 1)
+    assert [i.cause for i in operator.memory.incidents if i.lost_seconds is not None] == ["node-lost"]
+
+
 def test_a_spot_notice_is_answered_before_the_loss() -> None:
     operator = run(Event(30, "notice", 0, 20.0), nodes=2)
     assert ended(operator) is JobPhase.SUCCEEDED

@@ -49,7 +49,8 @@ def resume(run: Run) -> tuple[int, str, list[str]]:
     restored = checkpointer(run[0]).open(state(*fresh)).restored
     assert restored is not None
     assert restored.extra == {"at": restored.step}
-    return restored.step, hash_of(*fresh), restored.warnings
+    assert [d.step for d in restored.damaged] == [int(d.name[9:17]) for d in restored.damaged]
+    return restored.step, hash_of(*fresh), [d.message for d in restored.damaged]
 
 
 def flip(data: bytes, seed: int) -> bytes:

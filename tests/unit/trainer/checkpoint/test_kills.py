@@ -56,7 +56,7 @@ def test_after_a_kill_at_any_instant_the_newest_checkpoint_verifies_and_loads(tm
     loaded = state_of(0)
     saver = checkpointer(uri)
     restored = saver.open(loaded).restored
-    assert restored is not None and restored.step == newest and not restored.warnings
+    assert restored is not None and restored.step == newest and not restored.damaged
     expected = state_of(newest)
     assert int(loaded["step"]) == newest
     assert all(torch.equal(loaded["noise"][k], expected["noise"][k]) for k in expected["noise"])

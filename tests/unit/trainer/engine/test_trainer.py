@@ -18,7 +18,7 @@ from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.config.losses import LossConfig
 from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.config.monitor import MonitorConfig, SamplesConfig
-from aurl_trainer.contract import ExitCode, Phase, Progress
+from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.engine.randomness import seed_all
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.survival.preemption import Notice
@@ -224,8 +224,28 @@ def test_a_full_disk_costs_one_save_and_not_the_run() -> None:
     assert "no space is left" in failed[0]["message"]
     assert any("step 6 was not saved" in line and "training goes on" in line for line in watch.said)
     assert any("not saved" in w for w in watch.progress[-1].warnings), "the status tells of it, too"
+    told = [n for n in watch.progress[-1].noted if n.cause == Cause.SAVE_FAILED]
+    assert [n.step for n in told] == [6], "one incident for one save"
+    assert "no space is left" in told[0].message
+    assert [r["id"] for r in watch.of("noted")] == [n.id for n in told], "the records have it as well"
     assert next(p for p in watch.progress if p.step == 8).last_durable_step != 6
     assert torch.equal(weights, expected)
+
+
+def test_a_damaged_checkpoint_is_an_incident_of_the_run_that_passes_it_over(tmp_path: Path) -> None:
+    first = Watch(leave_after=7)
+    with pytest.raises(LeaveError):
+        run(str(tmp_path), first)
+    newest = first.of("save")[-1]
+    pack = next((tmp_path / "packs" / newest["message"]).iterdir())
+    pack.write_bytes(pack.read_bytes()[:-1])
+    again = Watch()
+    run(str(tmp_path), again)
+    assert again.of("start")[0]["resumed_from"] < newest["step"]
+    (told,) = [n for n in again.progress[-1].noted if n.cause == Cause.CHECKPOINT_DAMAGED]
+    assert (told.step, told.checkpoint) == (newest["step"], newest["message"])
+    assert told == again.progress[0].noted[0], "told from the first step on, always the same"
+    assert again.progress[-1].last_durable_name == again.of("save")[-1]["message"]
 
 
 def test_another_experiment_on_the_same_place_is_refused(tmp_path: Path) -> None:

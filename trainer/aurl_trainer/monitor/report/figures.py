@@ -104,7 +104,7 @@ class Figures:
 def figures(run: Run) -> Figures:
     """Works out everything about a run that has numbers."""
     lineage = generations(run)
-    happened = incidents(run.ledger)
+    happened = incidents(run)
     bars = attempts(run, lineage)
     evaluations = [r for r in surviving(run, lineage, "evaluation") if r["val_loss"] is not None]
     baselines = _last(list(run.of("baselines")))

@@ -83,6 +83,6 @@ def _unexplained(lineage: Sequence[Generation], incidents: Sequence[Incident]) -
     for before, after in pairwise(lineage):
         first = after.first_step
         resumed_at = first["at"] - first["seconds"] if first else after.until
-        if not any(before.at <= i.at <= resumed_at for i in incidents):
+        if not any(before.at <= i.at <= resumed_at for i in incidents if not i.noticed):
             seconds += max(0.0, resumed_at - before.until) + sum(r["seconds"] for r in before.redone)
     return seconds

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from aurl_trainer.contract import LedgerEntry
+from aurl_trainer.contract import NOTICED, LedgerEntry
 from aurl_trainer.monitor.report.lineage import Generation
 from aurl_trainer.monitor.report.source import Run
 
@@ -40,7 +40,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Incident:
-    """Something that cost time. Without `recovered_at` no new step has been seen since."""
+    """Something that cost time, or that ranks noticed. No `recovered_at`: no new step has been seen since."""
 
     id: str
     at: float
@@ -54,9 +54,30 @@ class Incident:
     lost_seconds: float | None = None
     steps_redone: int | None = None
 
+    @property
+    def noticed(self) -> bool:
+        """Whether it ended no node and there was nothing to recover from."""
+        return self.cause in NOTICED
 
-def incidents(ledger: Iterable[LedgerEntry]) -> tuple[Incident, ...]:
-    """The ledger's incidents with their recoveries, oldest first."""
+
+def incidents(run: Run) -> tuple[Incident, ...]:
+    """The ledger's incidents with their recoveries, and what only records tell of; oldest first."""
+    found = {
+        f"noted/{r['id']}": Incident(
+            id=f"noted/{r['id']}",
+            at=r["at"],
+            cause=str(r["cause"]),
+            nodes=(),
+            message=str(r["message"]),
+            step=r.get("step"),
+        )
+        for r in run.of("noted")
+    }
+    found |= _booked_incidents(run.ledger)
+    return tuple(sorted(found.values(), key=lambda i: i.at))
+
+
+def _booked_incidents(ledger: Iterable[LedgerEntry]) -> dict[str, Incident]:
     found: dict[str, Incident] = {}
     for entry in ledger:
         if entry.kind == "incident":
@@ -80,7 +101,7 @@ def incidents(ledger: Iterable[LedgerEntry]) -> tuple[Incident, ...]:
                 lost_seconds=_first(entry.lost_seconds, old.lost_seconds),
                 steps_redone=_first(entry.steps_redone, old.steps_redone),
             )
-    return tuple(sorted(found.values(), key=lambda i: i.at))
+    return found
 
 
 def attempts(run: Run, lineage: Sequence[Generation]) -> tuple[Attempt, ...]:

@@ -93,7 +93,7 @@ class Band:
 
 
 def lanes(facts: Figures, origin: float, x: Axis) -> list[Lane]:
-    """The nodes with their attempts and incidents."""
+    """The nodes with their attempts and incidents, and below them what ended no node, if anything."""
     names = list(dict.fromkeys(a.node for a in facts.attempts))
     for incident in facts.incidents:
         names.extend(n for n in incident.nodes if n not in names)
@@ -106,7 +106,12 @@ def lanes(facts: Figures, origin: float, x: Axis) -> list[Lane]:
             if name in i.nodes
         )
         found.append(Lane(name, bars, spots))
-    return found
+    noticed = tuple(
+        Spot(x.at(i.at - origin), number, style_of(i.cause), incident_title(i, origin))
+        for number, i in enumerate(facts.incidents, 1)
+        if i.noticed
+    )
+    return [*found, Lane("checkpoints", (), noticed)] if noticed else found
 
 
 def bands(facts: Figures, origin: float, x: Axis) -> list[Band]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from aurl_trainer.monitor.report.figures import UNFINISHED, Figures
 from aurl_trainer.monitor.report.page import words
 from aurl_trainer.monitor.report.source import Run
+from aurl_trainer.monitor.report.timeline import Incident
 
 
 def paragraphs(run: Run, facts: Figures) -> list[str]:
@@ -79,20 +81,26 @@ def _losses(facts: Figures) -> str:
     if redone and facts.steps_repeated == redone:
         again += ", with the same loss as the first time to the last bit"
     again += "."
-    if not facts.incidents:
-        return again if redone else "Nothing was lost on the way."
-    causes = Counter(words.cause(i.cause) for i in facts.incidents)
-    what = words.listing([f"{n} × {cause}" if n > 1 else cause for cause, n in causes.items()])
-    text = f"{words.plural(len(facts.incidents), 'disturbance').capitalize()} on the way ({what})"
-    recovered = [i for i in facts.incidents if i.recovered_at is not None]
+    losses = [i for i in facts.incidents if not i.noticed]
+    noticed = [i for i in facts.incidents if i.noticed]
+    besides = f" Noticed without a loss: {_causes(noticed)}." if noticed else ""
+    if not losses:
+        return (again if redone else "Nothing was lost on the way.") + besides
+    text = f"{words.plural(len(losses), 'disturbance').capitalize()} on the way ({_causes(losses)})"
+    recovered = [i for i in losses if i.recovered_at is not None]
     slowest = facts.slowest_recovery
     if recovered and slowest is not None:
         all_of = "each time" if len(recovered) > 1 else "then"
-        if len(recovered) < len(facts.incidents):
+        if len(recovered) < len(losses):
             all_of = f"after {len(recovered)} of them"
         text += f"; {all_of} it went on by itself, after {words.duration(slowest)}"
         text += " at most" if len(recovered) > 1 else ""
-    return f"{text}. {again}" if recovered and facts.lineage else f"{text}."
+    return (f"{text}. {again}" if recovered and facts.lineage else f"{text}.") + besides
+
+
+def _causes(incidents: Sequence[Incident]) -> str:
+    causes = Counter(words.cause(i.cause) for i in incidents)
+    return words.listing([f"{n} × {cause}" if n > 1 else cause for cause, n in causes.items()])
 
 
 def _result(facts: Figures) -> str:

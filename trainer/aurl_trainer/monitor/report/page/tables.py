@@ -79,7 +79,7 @@ def incidents(facts: Figures, origin: float) -> list[dict[str, Any]]:
             "cause": words.cause(i.cause),
             "nodes": ", ".join(i.nodes),
             "step": f"{i.step:,}" if i.step is not None else "",
-            "recovery": seconds(i.recovery_seconds, "not seen"),
+            "recovery": seconds(i.recovery_seconds, "" if i.noticed else "not seen"),
             "redone": f"{i.steps_redone:,}" if i.steps_redone is not None else "",
             "lost": seconds(i.lost_seconds, ""),
             "message": i.message,

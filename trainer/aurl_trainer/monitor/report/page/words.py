@@ -20,6 +20,9 @@ CAUSES: dict[str, str] = {
     Cause.STORE_LOST: "rendezvous store lost",
     Cause.DELETED: "deleted by somebody else",
     Cause.STOPPED: "stopped by Aurl",
+    Cause.CHECKPOINT_DAMAGED: "damaged checkpoint",
+    Cause.SAVE_FAILED: "failed save",
+    Cause.RESUME_MISMATCH: "resume that differs",
     "regrouped": "change of the world",
 }
 
