@@ -6,6 +6,7 @@ Not here: the format (store/), how a state becomes packs (transfer.py).
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -44,6 +45,11 @@ class Restored:
     step: int
     extra: dict[str, Any]
     name: str
+    manifest: Manifest
+    digest: str
+    """Of the manifest's object: `sha256:` and 64 hexadecimal digits."""
+    seconds: float
+    """That it took to load, those passed over included."""
     damaged: list[Damage] = field(default_factory=list)
     metrics: dict[str, float | None] = field(default_factory=dict)
 
@@ -130,9 +136,10 @@ class Checkpointer:
         self._claim, names = self._ranks.first(claim)
         damaged: list[Damage] = []
         manifest: Manifest | None = None
+        began = time.monotonic()
         for name in reversed(names):
             try:
-                manifest = self._load(name, state)
+                manifest, digest = self._load(name, state)
                 break
             except DamagedError as error:
                 text = f"checkpoint of step {name.step} is damaged and passed over: {error}"
@@ -143,6 +150,7 @@ class Checkpointer:
                 f"{store.location.uri}: none of its {len(names)} checkpoints is whole; to start anew, give "
                 f"the run another place. Last: {damaged[-1].message}"
             )
+        seconds = time.monotonic() - began
         self._ranks.first(lambda: self._settle(manifest))
         self._sweep()
         self._next = self._claim.next_number
@@ -151,14 +159,23 @@ class Checkpointer:
             if damaged:
                 self._warn(f"resuming from step {manifest.step} ({manifest.name}) instead")
             extra = decode(manifest.extra)
-            restored = Restored(manifest.step, extra, manifest.name, damaged, dict(manifest.metrics))
+            restored = Restored(
+                step=manifest.step,
+                extra=extra,
+                name=manifest.name,
+                manifest=manifest,
+                digest=digest,
+                seconds=seconds,
+                damaged=damaged,
+                metrics=dict(manifest.metrics),
+            )
         return Opened(self._claim.id.number, restored)
 
-    def _load(self, name: CheckpointName, state: State) -> Manifest:
+    def _load(self, name: CheckpointName, state: State) -> tuple[Manifest, str]:
         data = self._ranks.first(lambda: self._store.manifest_bytes(name))
         manifest = Manifest.parse(data, str(name))
         self._ranks.together(lambda: read(state, self._store.location, manifest))
-        return manifest
+        return manifest, f"sha256:{hashlib.sha256(data).hexdigest()}"
 
     def _settle(self, manifest: Manifest | None) -> None:
         assert self._claim is not None

@@ -65,6 +65,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.data.prepared import prepare
     from aurl_trainer.engine.parallel import World
     from aurl_trainer.engine.randomness import make_deterministic, seed_all
+    from aurl_trainer.engine.resume.past import Past, read_past, surroundings
     from aurl_trainer.engine.runtime import Runtime
     from aurl_trainer.engine.survival.preemption import Notice
     from aurl_trainer.engine.trainer import AdvancedTrainer
@@ -75,6 +76,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.monitor.setup import describe
     from aurl_trainer.monitor.uploads import uploading
     from aurl_trainer.music.sampled import sample_pieces
+    from aurl_trainer.store.location import Location
 
     experiment = _experiment(config)
     notice = Notice(float(os.environ.get(Env.GRACE_SECONDS, "inf"))).listen()
@@ -122,13 +124,18 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         return [str(f.relative_to(run_dir)) for f in files]
 
     records: list[RecordWriter] = []
+    told = describe(model, prepared, training, validation, world.device)
 
     def open_records(generation: int) -> RecordWriter:
         node = os.environ.get(Env.NODE, "")
         records.append(RecordWriter(run_dir / RunFile.RECORDS, generation, world.rank, node))
         if world.rank == 0:
-            records[0].write("setup", **describe(model, prepared, training, validation, world.device))
+            records[0].write("setup", **told)
         return records[0]
+
+    def past(generation: int) -> Past:
+        kept = Location(experiment.checkpoint.uri) if uploads and experiment.checkpoint.uri else None
+        return read_past(run_dir / RunFile.RECORDS, kept, generation)
 
     runtime = Runtime(
         world=world,
@@ -136,6 +143,8 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         open_records=open_records,
         progress=server,
         notice=notice,
+        past=past,
+        surroundings=surroundings(told["versions"]),
         sample=sample,
         say=lambda text: print(text, flush=True),
     )

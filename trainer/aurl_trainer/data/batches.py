@@ -98,8 +98,8 @@ def permutation(samples: int, seed: int, epoch: int) -> Ids:
     number generators"). numpy's own generators may change their streams between versions (NEP 19); a run
     must not. The hash is a bijection of 64-bit numbers, so no two keys tie.
     """
-    start = _mix(_mix(_word(seed)) + _word(epoch))
-    keys = _mix(start + np.arange(1, samples + 1, dtype=np.uint64) * _GOLDEN)
+    start = mix(mix(_word(seed)) + _word(epoch))
+    keys = mix(start + np.arange(1, samples + 1, dtype=np.uint64) * _GOLDEN)
     order = np.argsort(keys).astype(np.int64)
     order.setflags(write=False)
     return order
@@ -110,7 +110,7 @@ def _word(number: int) -> npt.NDArray[np.uint64]:
     return np.array([number + 1], dtype=np.uint64) * _GOLDEN
 
 
-def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's output function: one to one on uint64; overflow wraps, as it should."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -6,12 +6,13 @@ with a model, a loss and a data set alone. Not here: the real ones (survival/, `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aurl_trainer.contract import Phase, Progress
 from aurl_trainer.engine.parallel import World
+from aurl_trainer.engine.resume.past import Past
 from aurl_trainer.engine.survival.preemption import Notice
 
 
@@ -67,6 +68,10 @@ class Runtime:
     """Called once with the generation that the run has taken."""
     progress: ProgressSink = field(default_factory=_NoProgress)
     notice: Notice = field(default_factory=Notice)
+    past: Callable[[int], Past] = lambda generation: Past()
+    """What generations before this one have written down; called in a thread, on rank 0 only."""
+    surroundings: Mapping[str, str] = field(default_factory=dict)
+    """What else decides the bits of a loss: versions, threads, device."""
     sample: Callable[[int], list[str]] | None = None
     say: Callable[[str], None] = print
     """Takes a line for the log; called on rank 0 only."""

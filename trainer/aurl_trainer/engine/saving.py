@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from aurl_trainer.checkpoint.checkpointer import Checkpointer, Damage, Saved
-from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
+from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored, Saved
+from aurl_trainer.checkpoint.loading import MODEL
+from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart, Part
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.engine.precision import Precision
+from aurl_trainer.engine.resume.weights import Weights, examine
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ class RunState:
     ) -> None:
         self.experiment = experiment
         self.generation = 0
-        self.resumed_from: int | None = None
-        self.name: str | None = None
-        self.damaged: list[Damage] = []
-        self._parts = {"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)}
+        self.restored: Restored | None = None
+        self._parts: dict[str, Part] = {
+            MODEL: ModelPart(model),
+            "optimizer": OptimizerPart(model, optimizer),
+        }
         self._precision = precision
         self._checkpointer = checkpointer
 
@@ -88,10 +91,25 @@ class RunState:
         self.generation = opened.generation
         if opened.restored is None:
             return Position()
-        self.resumed_from, self.name = opened.restored.step, opened.restored.name
-        self.damaged = list(opened.restored.damaged)
+        self.restored = opened.restored
         self._precision.restore(opened.restored.extra.get("scaler", {}))
         return Position(**opened.restored.extra["position"])
+
+    @property
+    def resumed_from(self) -> int | None:
+        """The step of the checkpoint that was restored."""
+        return None if self.restored is None else self.restored.step
+
+    @property
+    def name(self) -> str | None:
+        """The name of the checkpoint that was restored."""
+        return None if self.restored is None else self.restored.name
+
+    def weights(self) -> Weights | None:
+        """What the model holds after a restore, against the checkpoint; None if nothing was restored."""
+        if self.restored is None:
+            return None
+        return examine(self._parts[MODEL].capture(), self.restored.manifest, MODEL)
 
     def save(self, position: Position) -> Saved:
         """Make `position` durable. Raises CheckpointError and FencedError on every rank alike."""

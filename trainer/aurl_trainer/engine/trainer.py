@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from torch import nn
 
-from aurl_trainer.checkpoint.checkpointer import Checkpointer
+from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.data.batches import BatchPlan, Samples
@@ -22,6 +22,9 @@ from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import bare
 from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.randomness import make_deterministic
+from aurl_trainer.engine.resume import samples
+from aurl_trainer.engine.resume.weights import Weights
+from aurl_trainer.engine.resume.witness import Resume, Witness
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.saving import Position, RunState
 from aurl_trainer.engine.step import StepResult, TrainingStep
@@ -65,6 +68,7 @@ class AdvancedTrainer:
         self._durable: int | None = None
         self._durable_name: str | None = None
         self._incidents = Incidents()
+        self._witness: Witness | None = None
         self._save_seconds = 0.0
         self._experiment: Experiment | None = None
         self._progress: Progress | None = None
@@ -111,18 +115,19 @@ class AdvancedTrainer:
             result = self._step.run(position.step, runtime.beats.phase)
             # One reduction for the loss and for what the ranks must agree on.
             notice = runtime.notice
-            loss, notices, regroups, hurried = runtime.world.sum(
+            loss, notices, regroups, hurried, *used = runtime.world.sum(
                 [
                     result.loss,
                     float(notice.given),
                     float(runtime.beats.regroup_requested),
                     float(not notice.allows(self._save_seconds)),
+                    *samples.sums(result.ids),
                 ]
             )
             seconds = time.perf_counter() - began
             position = position.stepped(seconds, result.tokens)
             speed.add(result.tokens, seconds)
-            self._record_step(position, result, loss, seconds, speed)
+            self._record_step(position, result, loss, samples.shown(used), seconds, speed)
             decision = decide(notice.given, notices, regroups)
             last, best = position.step == steps, False
             if decision is not Decision.GO_ON and not last:
@@ -157,7 +162,7 @@ class AdvancedTrainer:
         )
         where = f"from step {position.step} ({opened.name})" if opened.name else "from the start"
         self._say(f"generation {opened.generation}: {world.size} rank(s), {where}")
-        for damage in opened.damaged:
+        for damage in opened.restored.damaged if opened.restored is not None else ():
             self._say(f"warning: {damage.message}")
             self._note(
                 f"damaged/{damage.name}",
@@ -166,9 +171,36 @@ class AdvancedTrainer:
                 step=damage.step,
                 checkpoint=damage.name,
             )
+        if world.rank == 0 and opened.restored is not None:
+            self._witness = self._resume(opened.restored)
+
+    def _resume(self, restored: Restored) -> Witness:
+        """Writes down what this generation goes on from, and has the first steps compared with the past."""
+        world, state, engine = self._runtime.world, self._state, self._state.experiment.engine
+        weights = state.weights() or Weights(None)
+        self._records.write(
+            "resume",
+            step=restored.step,
+            checkpoint=restored.name,
+            manifest=restored.digest,
+            weights=weights.digest,
+            weights_match=None if weights.digest is None else weights.problem is None,
+            seconds=restored.seconds,
+        )
+        resume = Resume(
+            generation=state.generation,
+            step=restored.step,
+            checkpoint=restored.name,
+            weights=weights,
+            world=world.size,
+            surroundings=self._runtime.surroundings,
+            exact=False,
+            deterministic=engine.deterministic,
+        )
+        return Witness(resume, self._runtime.past, self._records, self._incidents, self._runtime.say)
 
     def _record_step(
-        self, at: Position, result: StepResult, loss: float, seconds: float, speed: _Speed
+        self, at: Position, result: StepResult, loss: float, used: str, seconds: float, speed: _Speed
     ) -> None:
         runtime, experiment = self._runtime, self._state.experiment
         steps = experiment.engine.steps
@@ -184,7 +216,10 @@ class AdvancedTrainer:
                 tokens=result.tokens,
                 seconds=seconds,
                 epoch=self._step.plan.epoch(at.step - 1),
+                samples=used,
             )
+            if self._witness is not None:
+                self._witness.step(at.step, loss, used)
             if at.step % experiment.monitor.log_every == 0 or at.step == steps:
                 self._say(
                     f"step {at.step}/{steps}  loss {loss:.4f}  lr {result.learning_rate:.2e}  "
@@ -303,6 +338,8 @@ class AdvancedTrainer:
             self._incidents.note(self._records, id, cause, message, **about)
 
     def _leave(self, decision: Decision, step: int) -> None:
+        if self._witness is not None:
+            self._witness.close()
         leaving = decision is Decision.SAVE_AND_LEAVE
         reason = "preemption notice" if leaving else "the world changes"
         self._records.write("end", step=step, reason=reason)
@@ -322,6 +359,8 @@ class AdvancedTrainer:
     def _finish(self, position: Position) -> Outcome:
         """Validate on everything that is held out, and sample; also after a resume at the last step."""
         evaluation = None
+        if self._witness is not None:
+            self._witness.close()
         # A run that was resumed at its last step has told nothing yet.
         self._progress = self._progress or self._standing(position, Phase.LOAD)
         if self._validation is not None and len(self._validation):

@@ -54,6 +54,8 @@ class Step:
     seconds: float
     grad_norm: float | None = None
     epoch: int | None = None
+    samples: str | None = None
+    """Fingerprint of the samples that all ranks used together (engine/resume/samples.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,42 @@ class Save:
     bytes: int
     ok: bool
     message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """What a generation went on from, by rank 0: the checkpoint of `step`, loaded in `seconds`.
+
+    `manifest` is the digest of its manifest, `weights` one over the model's weights as they were loaded, and
+    `weights_match` whether each is what the manifest says; both None where no rank holds all of them.
+    """
+
+    step: int
+    checkpoint: str
+    manifest: str
+    weights: str | None
+    weights_match: bool | None
+    seconds: float
+
+
+TOLERANCE = 1e-3
+"""How far the losses of a step done again may differ where the order of its sums does, nats per token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The resume certificate (engine/resume/certificate.py), by rank 0 after the first steps.
+
+    `step` is the one resumed from, `steps_redone` how many after it were on record, `compared` has an object
+    for each step compared: both losses, generation and world of the first time, whether the samples were the
+    same (None: not on record) and whether equality in every bit was asked for.
+    """
+
+    step: int
+    verdict: str
+    steps_redone: int
+    compared: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +187,8 @@ KINDS: dict[str, type[Any]] = {
     "step": Step,
     "evaluation": Evaluation,
     "save": Save,
+    "resume": Resume,
+    "certificate": Certificate,
     "noted": Noted,
     "samples": Samples,
     "audit": Audit,
@@ -238,14 +278,15 @@ def read_records(folder: Path | str, kinds: Collection[str] | None = None) -> li
         place = {"generation": int(name[1]), "rank": int(name[2])}
         with path.open("rb") as lines:
             for line in lines:
-                record = _parse(line)
+                record = parse(line)
                 if record is not None and (kinds is None or record["kind"] in kinds):
                     found.append(record | place)
     found.sort(key=lambda r: (r["generation"], r["at"]))
     return found
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None for one that is torn, or lacks a field."""
     try:
         record = json.loads(line)
     except ValueError:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aurl_trainer.monitor.report.goodput import Goodput, goodput
 from aurl_trainer.monitor.report.lineage import Generation, generations, surviving
+from aurl_trainer.monitor.report.resumes import Resumed, resumes
 from aurl_trainer.monitor.report.source import Record, Run
 from aurl_trainer.monitor.report.timeline import Attempt, Incident, attempts, incidents
 
@@ -39,6 +40,7 @@ class Figures:
     lineage: tuple[Generation, ...]
     attempts: tuple[Attempt, ...]
     incidents: tuple[Incident, ...]
+    resumes: tuple[Resumed, ...]
     goodput: Goodput
 
     @property
@@ -98,6 +100,7 @@ class Figures:
                 }
                 for i in self.incidents
             ],
+            "resumes": [r.to_json() for r in self.resumes],
         }
 
 
@@ -130,6 +133,7 @@ def figures(run: Run) -> Figures:
         lineage=lineage,
         attempts=bars,
         incidents=happened,
+        resumes=resumes(run),
         goodput=goodput(run, lineage, happened),
     )
 

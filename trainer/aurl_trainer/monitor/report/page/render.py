@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from aurl_trainer.monitor.report.figures import Figures
 from aurl_trainer.monitor.report.music import Piece
-from aurl_trainer.monitor.report.page import lanes, plots, rolls, story, tables, words
+from aurl_trainer.monitor.report.page import certificates, lanes, plots, rolls, story, tables, words
 from aurl_trainer.monitor.report.page.charts import seconds_axis
 from aurl_trainer.monitor.report.source import Run, log_tails
 
@@ -69,6 +69,7 @@ def render(run: Run, facts: Figures, pieces: Sequence[Piece], written_at: float 
         "bands": lanes.bands(facts, origin, axis),
         "incidents": tables.incidents(facts, origin),
         "generations": tables.generations(facts, origin),
+        "resumes": certificates.rows(facts.resumes, origin),
         "failed_saves": list(dict.fromkeys((r["step"], r["message"]) for r in run.of("save") if not r["ok"])),
         "pieces": [rolls.roll(p) for p in pieces],
         "music_hint": rolls.hint(pieces),
@@ -102,8 +103,12 @@ def _hash(text: str) -> str:
 
 
 def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
-    titles = [("learning", "Learning"), ("happened", "What happened"), ("goodput", "Goodput")]
-    titles += [("music", "Music"), ("logs", "Logs"), ("setup", "Configuration")]
+    titles = [("learning", "Learning"), ("happened", "What happened"), ("resumes", "Resumes")]
+    titles += [("goodput", "Goodput"), ("music", "Music"), ("logs", "Logs"), ("setup", "Configuration")]
     there = {"learning": not context["foreign"], "music": not context["foreign"]}
-    there |= {"goodput": bool(context["shares"]), "logs": bool(context["logs"])}
+    there |= {
+        "resumes": bool(context["resumes"]),
+        "goodput": bool(context["shares"]),
+        "logs": bool(context["logs"]),
+    }
     return [(id_, title) for id_, title in titles if there.get(id_, True)]

@@ -1,0 +1,126 @@
+"""The resume certificate: whether a run that went on from a checkpoint does again what it had done before.
+
+The first steps after a resume have mostly been done once already, by a world that was lost later. Their
+samples must be the same as sets. Their losses must be the same in every bit where the sums have the same
+order: at the same world size, on the same versions, threads and kind of device; or always, with
+`reproducibility: exact`. Elsewhere they may differ by `TOLERANCE`: the first steps after a resume with wrong
+weights, optimizer state, learning rate or dropout are further off.
+
+Pure: records in, verdict out. Not here: reading records (past.py), when it is judged (witness.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from aurl_trainer.monitor.records import TOLERANCE
+
+COMPARED = 8
+"""Steps after a resume that are compared, at most."""
+
+
+class Verdict(StrEnum):
+    """What the comparison came to."""
+
+    EQUAL = "equal"
+    """In every bit."""
+    CLOSE = "close"
+    """The same samples, and losses within the tolerance, where no more can be asked for."""
+    DIFFERS = "differs"
+    NOTHING = "nothing to compare"
+    """No step was done again, or nothing of it is on record."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """One step as it is on record: the mean loss, nats per token (None: not finite), and its samples."""
+
+    step: int
+    loss: float | None
+    samples: str | None = None
+    """The fingerprint (samples.py); None in records of older versions."""
+    generation: int = 0
+    world: int = 1
+    surroundings: Mapping[str, str] = field(default_factory=dict)
+    """What else decides the bits: versions, threads, device. Empty: not known."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One step, done twice. `bitwise`: equality in every bit was asked for."""
+
+    before: Done
+    again: Done
+    bitwise: bool
+
+    @property
+    def same_samples(self) -> bool:
+        """Whether both used the same samples, as far as both are on record."""
+        known = None not in (self.before.samples, self.again.samples)
+        return not known or self.before.samples == self.again.samples
+
+    @property
+    def same_loss(self) -> bool:
+        """Whether the losses agree as they should."""
+        one, other = self.before.loss, self.again.loss
+        if one is None or other is None or self.bitwise:
+            return one == other
+        return abs(one - other) <= TOLERANCE
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in a line."""
+        step, where = self.again.step, f"generation {self.before.generation}"
+        if not self.same_samples:
+            return f"step {step} used other samples than in {where}"
+        if not self.same_loss:
+            asked = "in every bit" if self.bitwise else f"within {TOLERANCE:g}"
+            losses = f"loss {self.again.loss!r} where {where} had {self.before.loss!r}"
+            return f"step {step}: {losses}, not equal {asked}"
+        return None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict and what it rests on."""
+
+    verdict: Verdict
+    compared: tuple[Compared, ...]
+    problems: tuple[str, ...]
+
+
+def judge(
+    before: Mapping[int, Done],
+    again: Sequence[Done],
+    *,
+    exact: bool,
+    deterministic: bool,
+    weights: str | None,
+) -> Certificate:
+    """The certificate over the steps of `again` that are in `before`.
+
+    `exact`: losses do not depend on the world size. `deterministic`: kernels are. `weights`: what is wrong
+    with the weights as loaded, None if nothing is.
+    """
+    compared = tuple(
+        Compared(before[a.step], a, deterministic and _same_order(before[a.step], a, exact))
+        for a in again
+        if a.step in before
+    )
+    problems = tuple(p for p in (weights, *(c.problem for c in compared)) if p is not None)
+    if problems:
+        verdict = Verdict.DIFFERS
+    elif not compared:
+        verdict = Verdict.NOTHING
+    else:
+        equal = all(c.before.loss == c.again.loss for c in compared)
+        verdict = Verdict.EQUAL if equal else Verdict.CLOSE
+    return Certificate(verdict, compared, problems)
+
+
+def _same_order(before: Done, again: Done, exact: bool) -> bool:
+    """Whether every sum was made of the same numbers in the same order by the same code."""
+    alike = bool(before.surroundings) and before.surroundings == again.surroundings
+    return alike and (exact or before.world == again.world)

@@ -1,0 +1,80 @@
+"""The resume certificates as texts and rows.
+
+Not here: the figures (report/resumes.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aurl_trainer.monitor.records import TOLERANCE
+from aurl_trainer.monitor.report.page import words
+from aurl_trainer.monitor.report.resumes import UNJUDGED, Resumed
+from aurl_trainer.monitor.report.source import Record
+
+_VERDICTS = {
+    "equal": ("the same to the last bit", "good"),
+    "close": ("the same within rounding", "good"),
+    "differs": ("differs", "bad"),
+    "nothing to compare": ("nothing to compare", "none"),
+    UNJUDGED: ("not judged: lost before", "none"),
+}
+
+
+def rows(resumes: Sequence[Resumed], origin: float) -> list[dict[str, Any]]:
+    """A row for each resume. `origin` is when the run started, seconds since the epoch."""
+    found = []
+    for resume in resumes:
+        verdict, style = _VERDICTS.get(resume.verdict, (resume.verdict, "none"))
+        found.append(
+            {
+                "generation": resume.generation,
+                "at": words.clock(resume.at - origin),
+                "step": f"{resume.step:,}",
+                "checkpoint": resume.checkpoint,
+                "load": words.duration(resume.load_seconds),
+                "redone": "" if resume.steps_redone is None else f"{resume.steps_redone:,}",
+                "compared": len(resume.compared),
+                "verdict": verdict,
+                "style": style,
+                "manifest": resume.manifest,
+                "weights": resume.weights or "",
+                "weights_match": _WEIGHTS[resume.weights_match],
+                "steps": [_step(c) for c in resume.compared],
+                "problems": resume.problems,
+            }
+        )
+    return found
+
+
+_WEIGHTS = {
+    True: "as loaded, each what the manifest says",
+    False: "as loaded, NOT what the manifest says",
+    None: "sharded: no rank holds all of them",
+}
+
+
+def _step(compared: Record) -> dict[str, str]:
+    before, again = compared.get("before"), compared.get("loss")
+    same = compared.get("samples")
+    ranks = words.plural(compared.get("world") or 0, "rank")
+    return {
+        "step": f"{compared.get('step', 0):,}",
+        "samples": "not on record" if same is None else "the same" if same else "others",
+        "before": _loss(before),
+        "again": _loss(again),
+        "equal": "every bit" if before == again else "within rounding" if _near(before, again) else "differs",
+        "first": f"generation {compared.get('generation')}, {ranks}",
+    }
+
+
+def _loss(value: Any) -> str:
+    """All digits: two that are printed alike are alike."""
+    return repr(float(value)) if isinstance(value, int | float) else "not finite"
+
+
+def _near(one: Any, other: Any) -> bool:
+    if not isinstance(one, int | float) or not isinstance(other, int | float):
+        return False
+    return abs(one - other) <= TOLERANCE
