@@ -366,5 +366,7 @@ class RunFile(StrEnum):
     RECORDS = "records"
     """What ranks wrote: steps, evaluations, sample ids; one file per generation and rank."""
     CHECKPOINTS = "checkpoints"
+    KEPT = "kept"
+    """Copies of packs that this node's ranks wrote to a store elsewhere."""
     SAMPLES = "samples"
     REPORT = "report.html"

@@ -6,16 +6,20 @@ Not here: the format (store/), how a state becomes packs (transfer.py).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 
 from aurl_trainer.checkpoint.agreement import Ranks
+from aurl_trainer.checkpoint.peers.nearby import Nearby, Objects, Sources
+from aurl_trainer.checkpoint.peers.neighbours import Neighbours
 from aurl_trainer.checkpoint.transfer import State, read, write
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
@@ -23,6 +27,7 @@ from aurl_trainer.store.format.manifest import FORMAT, VERSION, Manifest
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode, encode
 from aurl_trainer.store.format.versions import code_versions
+from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import Claim, RunStore
 
@@ -50,6 +55,8 @@ class Restored:
     """Of the manifest's object: `sha256:` and 64 hexadecimal digits."""
     seconds: float
     """That it took to load, those passed over included."""
+    sources: Sources = field(default_factory=Sources)
+    """Where its bytes came from, over all ranks."""
     damaged: list[Damage] = field(default_factory=list)
     metrics: dict[str, float | None] = field(default_factory=dict)
 
@@ -78,6 +85,8 @@ class Checkpointer:
     `run` names the run and `fingerprint` is its identity (config: Experiment.identity()): checkpoints of
     another identity are refused. `compression` is a zstd level, 0 is off. `group` is the process group to
     agree through (one that moves CPU objects, as gloo does); None: the default group, or none at world 1.
+    With `kept`, copies of the packs are kept on each node's disk, and after a regroup read from there or from
+    a peer; `serves` is for one rank of each node. On local disks, which are as near, nothing is kept.
     Raises CheckpointError for a URL whose protocol is unknown.
     """
 
@@ -92,8 +101,13 @@ class Checkpointer:
         rank: int,
         world: int,
         group: dist.ProcessGroup | None = None,
+        kept: KeptPacks | None = None,
+        serves: bool = True,
     ) -> None:
-        self._store = RunStore(Location(uri))
+        place = Location(uri)
+        keeps = kept is not None and not place.local
+        self._store = RunStore(KeepingLocation(uri, kept) if kept is not None and keeps else place)
+        self._neighbours = Neighbours(kept, serves) if kept is not None and keeps else None
         self._run = run
         self._identity = fingerprint
         self._keep = keep
@@ -137,14 +151,18 @@ class Checkpointer:
         damaged: list[Damage] = []
         manifest: Manifest | None = None
         began = time.monotonic()
-        for name in reversed(names):
-            try:
-                manifest, digest = self._load(name, state)
-                break
-            except DamagedError as error:
-                text = f"checkpoint of step {name.step} is damaged and passed over: {error}"
-                damaged.append(Damage(str(name), name.step, text))
-                self._warn(text)
+        with self._meet() if names else contextlib.nullcontext() as nearby:
+            for name in reversed(names):
+                try:
+                    manifest, digest = self._load(name, state, nearby)
+                    break
+                except DamagedError as error:
+                    text = f"checkpoint of step {name.step} is damaged and passed over: {error}"
+                    damaged.append(Damage(str(name), name.step, text))
+                    self._warn(text)
+            sources = (
+                Sources.of_all(self._ranks.together(nearby.sources)) if nearby is not None else Sources()
+            )
         if names and manifest is None:
             raise CheckpointError(
                 f"{store.location.uri}: none of its {len(names)} checkpoints is whole; to start anew, give "
@@ -166,15 +184,33 @@ class Checkpointer:
                 manifest=manifest,
                 digest=digest,
                 seconds=seconds,
+                sources=sources,
                 damaged=damaged,
                 metrics=dict(manifest.metrics),
             )
         return Opened(self._claim.id.number, restored)
 
-    def _load(self, name: CheckpointName, state: State) -> tuple[Manifest, str]:
-        data = self._ranks.first(lambda: self._store.manifest_bytes(name))
+    def _meet(self) -> AbstractContextManager[Nearby | None]:
+        if self._neighbours is None:
+            return contextlib.nullcontext()
+        return self._neighbours.meet(self._ranks, self._store.location)
+
+    def _load(self, name: CheckpointName, state: State, nearby: Nearby | None) -> tuple[Manifest, str]:
+        def manifest_bytes() -> tuple[bytes, float]:
+            began = time.monotonic()
+            return self._store.manifest_bytes(name), time.monotonic() - began
+
+        data, answered = self._ranks.first(manifest_bytes)
         manifest = Manifest.parse(data, str(name))
-        self._ranks.together(lambda: read(state, self._store.location, manifest))
+
+        def load(objects: Objects) -> None:
+            read(state, cast(Location, objects), manifest)
+
+        if nearby is None:
+            self._ranks.together(lambda: load(self._store.location))
+        else:
+            nearby.usual = answered
+            self._ranks.together(lambda: nearby.load(manifest, load))
         return manifest, f"sha256:{hashlib.sha256(data).hexdigest()}"
 
     def _settle(self, manifest: Manifest | None) -> None:

@@ -76,6 +76,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.monitor.setup import describe
     from aurl_trainer.monitor.uploads import uploading
     from aurl_trainer.music.sampled import sample_pieces
+    from aurl_trainer.store.kept import KeptPacks
     from aurl_trainer.store.location import Location
 
     experiment = _experiment(config)
@@ -92,6 +93,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     model = MusicTransformerVAEGAN(
         experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
     )
+    peers = experiment.checkpoint.peers
     checkpointer = Checkpointer(
         experiment.checkpoint.uri or str(run_dir / RunFile.CHECKPOINTS),
         run=os.environ.get(Env.RUN_ID, run_dir.resolve().name),
@@ -101,6 +103,8 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         rank=world.rank,
         world=world.size,
         group=world.group,
+        kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
+        serves=world.local_rank == 0,
     )
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)

@@ -19,6 +19,18 @@ class KeepConfig(Config):
     """The N with the lowest validation NLL."""
 
 
+class PeersConfig(Config):
+    """Copies of a node's own packs on its disk, so that a new world need not read them from the store.
+
+    Read by the node itself and by its peers, and checked as what the store gives. Where checkpoints go to a
+    local disk, which is as near, none are kept.
+    """
+
+    enabled: bool = True
+    most_gib: float = Field(default=8.0, gt=0)
+    """GiB of a node's disk for copies, the newest packs; less where the disk is fuller."""
+
+
 class CheckpointConfig(Config):
     """Saving."""
 
@@ -27,5 +39,6 @@ class CheckpointConfig(Config):
     every: int = Field(default=100, ge=1)
     """Steps between saves."""
     keep: KeepConfig = KeepConfig()
+    peers: PeersConfig = PeersConfig()
     compression: int = Field(default=3, ge=0, le=19)
     """zstd level; 0: off."""

@@ -177,7 +177,7 @@ class AdvancedTrainer:
     def _resume(self, restored: Restored) -> Witness:
         """Writes down what this generation goes on from, and has the first steps compared with the past."""
         world, state, engine = self._runtime.world, self._state, self._state.experiment.engine
-        weights = state.weights() or Weights(None)
+        weights, near = state.weights() or Weights(None), restored.sources
         self._records.write(
             "resume",
             step=restored.step,
@@ -186,7 +186,16 @@ class AdvancedTrainer:
             weights=weights.digest,
             weights_match=None if weights.digest is None else weights.problem is None,
             seconds=restored.seconds,
+            disk_bytes=near.disk,
+            peer_bytes=near.peers,
+            store_bytes=near.store or None,
+            saved_seconds=near.saved,
         )
+        if near.disk or near.peers:
+            self._say(
+                f"checkpoint: {near.peers / 1e6:,.1f} MB came from peers, {near.disk / 1e6:,.1f} MB from own "
+                f"disks, {near.store / 1e6:,.1f} MB from the store; saved about {near.saved:.1f} s"
+            )
         resume = Resume(
             generation=state.generation,
             step=restored.step,

@@ -26,6 +26,10 @@ class Resumed:
     weights: str | None
     weights_match: bool | None
     load_seconds: float
+    disk_bytes: int = 0
+    peer_bytes: int = 0
+    store_bytes: int | None = None
+    saved_seconds: float = 0.0
     verdict: str = UNJUDGED
     steps_redone: int | None = None
     compared: tuple[Record, ...] = ()
@@ -42,6 +46,10 @@ class Resumed:
             "weights": self.weights,
             "weights_match": self.weights_match,
             "load_seconds": self.load_seconds,
+            "disk_bytes": self.disk_bytes,
+            "peer_bytes": self.peer_bytes,
+            "store_bytes": self.store_bytes,
+            "saved_seconds": self.saved_seconds,
             "verdict": self.verdict,
             "steps_redone": self.steps_redone,
             "compared": list(self.compared),
@@ -66,6 +74,10 @@ def _resumed(record: Record, certificate: Record | None) -> Resumed:
         weights=record["weights"],
         weights_match=record["weights_match"],
         load_seconds=record["seconds"],
+        disk_bytes=record.get("disk_bytes", 0),
+        peer_bytes=record.get("peer_bytes", 0),
+        store_bytes=record.get("store_bytes"),
+        saved_seconds=record.get("saved_seconds", 0.0),
         verdict=str(found.get("verdict", UNJUDGED)),
         steps_redone=found.get("steps_redone"),
         compared=tuple(c for c in found.get("compared") or () if isinstance(c, dict)),

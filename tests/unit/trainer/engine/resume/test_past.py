@@ -77,15 +77,16 @@ def test_what_another_pod_wrote_is_found_beside_the_checkpoints(tmp_path: Path) 
     assert sorted(found.steps) == list(range(1, 9)), "its own disk knows more of generation 2"
 
 
-def test_a_store_that_does_not_answer_leaves_less_to_compare_and_says_so(tmp_path: Path) -> None:
+def test_a_store_that_does_not_answer_leaves_less_to_compare_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generation(tmp_path, 1, range(1, 3))
 
-    def dead(number: int, kind: str, path: str) -> None:
+    def dead(self: FaultyFileSystem, path: str, **options: object) -> None:
         raise OSError("no route to host")
 
-    place = Location("faulty://bucket/run")
-    FaultyFileSystem.reset(dead)
-    found = read_past(tmp_path, place, 2)
+    monkeypatch.setattr(FaultyFileSystem, "ls", dead)
+    found = read_past(tmp_path, Location("faulty://bucket/run"), 2)
     assert sorted(found.steps) == [1, 2]
     assert found.problem is not None and "no route to host" in found.problem
 

@@ -33,7 +33,7 @@ def rows(resumes: Sequence[Resumed], origin: float) -> list[dict[str, Any]]:
                 "at": words.clock(resume.at - origin),
                 "step": f"{resume.step:,}",
                 "checkpoint": resume.checkpoint,
-                "load": words.duration(resume.load_seconds),
+                "load": _load(resume),
                 "redone": "" if resume.steps_redone is None else f"{resume.steps_redone:,}",
                 "compared": len(resume.compared),
                 "verdict": verdict,
@@ -46,6 +46,20 @@ def rows(resumes: Sequence[Resumed], origin: float) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _load(resume: Resumed) -> str:
+    text = words.duration(resume.load_seconds)
+    if not resume.disk_bytes and not resume.peer_bytes:
+        return text
+    parts = [
+        ("peers", resume.peer_bytes),
+        ("own disks", resume.disk_bytes),
+        ("the store", resume.store_bytes),
+    ]
+    sources = words.listing([f"{words.size(size)} from {source}" for source, size in parts if size])
+    saved = f"; about {words.duration(resume.saved_seconds)} saved" if resume.saved_seconds >= 0.05 else ""
+    return f"{text}: {sources}{saved}"
 
 
 _WEIGHTS = {
