@@ -85,8 +85,8 @@ class Resume:
 
     `manifest` is the digest of its manifest, `weights` one over the model's weights as they were loaded, and
     `weights_match` whether each is what the manifest says; both None where no rank holds all of them. Its
-    bytes came, over all ranks, from the nodes' own disks, from peers and from the store; the store alone would
-    have taken about `saved_seconds` longer.
+    bytes came, over all ranks, from the nodes' own disks, from peers and from the store; the store alone
+    would have taken about `saved_seconds` longer.
     """
 
     step: int
