@@ -50,8 +50,10 @@ def test_costs_come_from_the_ledger_by_the_process_that_was_struck() -> None:
     rank = Event(Kind.KILL_RANK, "worker-0", step=50, rank=0)
     ledger = [
         LedgerEntry("incident", 9.0, "i/other", cause="crash", uids=["uid-x"]),
+        LedgerEntry("incident", 10.2, "i/noted", cause="save-failed"),
         LedgerEntry("incident", 10.5, "i/1", cause="node-lost", uids=["uid-1"]),
         LedgerEntry("recovered", 18.0, "i/1", recovery_seconds=7.5, steps_redone=3, lost_seconds=9.0),
+        LedgerEntry("incident", 50.1, "i/noted2", cause="checkpoint-damaged"),
         LedgerEntry("incident", 50.2, "i/2", cause="crash", uids=["uid-0"]),
     ]
     strikes = [Strike(kill, 10.0, "uid-1", "worker-1-0", 6), Strike(rank, 50.0, "uid-0", "worker-0-0", 50)]
@@ -82,6 +84,10 @@ def test_costs_come_from_the_ledger_by_the_process_that_was_struck() -> None:
         (
             LedgerEntry("recovered", 1.0, "i", nodes=["worker-1-0"], recovery_seconds=8.25, steps_redone=3),
             "recovered from the loss of worker-1-0: next step after 8.2 s, 3 steps done again",
+        ),
+        (
+            LedgerEntry("incident", 1.0, "i", cause="save-failed", step=40, message="no space is left there"),
+            "save-failed at step 40: no space is left there",
         ),
         (LedgerEntry("phase", 1.0, "p", phase="Starting", message="Starting: 0 of 1"), "Starting: 0 of 1"),
         (LedgerEntry("node", 1.0, "n", nodes=["worker-0-0"], message="started"), "worker-0-0: started"),

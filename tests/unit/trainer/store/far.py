@@ -22,7 +22,8 @@ class FarFileSystem(DirFileSystem):
     reads: list[str] = []  # noqa: RUF012 - one list for all instances
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(path="", fs=LocalFileSystem(auto_mkdir=True), **options)
+        super().__init__(path="/", fs=LocalFileSystem(auto_mkdir=True), **options)
+        self.path = ""
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store import kept as room
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location import Location
@@ -41,7 +42,7 @@ def test_a_pack_that_is_written_through_is_kept_with_the_same_bytes(tmp_path: Pa
 def test_a_write_that_fails_leaves_no_copy(tmp_path: Path) -> None:
     kept = KeptPacks(tmp_path / "kept", 2**20)
     place = KeepingLocation(f"far://{tmp_path}/run", kept)
-    with pytest.raises(RuntimeError), place.writing(name(1)) as file:
+    with pytest.raises(CheckpointError), place.writing(name(1)) as file:
         file.write(b"abc")
         raise RuntimeError
     assert kept.sizes() == {}

@@ -7,6 +7,7 @@ does not match, the whole load is made again from the store alone. Not here: ser
 
 from __future__ import annotations
 
+import functools
 import http.client
 import itertools
 import logging
@@ -118,7 +119,8 @@ class Nearby:
                 raise
             log.warning("a copy nearby is refused, the store is read instead: %s", error)
             self.refused += 1
-            return read(self.place)
+            self._tallies |= {"disk": Tally(), "peers": Tally()}  # read for nothing
+            return read(_Mixed(self, {}, {}))
 
     def sources(self) -> Sources:
         """Where the bytes came from up to now."""
@@ -142,7 +144,8 @@ class Nearby:
             if address in self._failed:
                 continue
             try:
-                return self._timed("peers", lambda at=address: _ask(at, self.token, name, start, end))
+                ask = functools.partial(_ask, address, self.token, name, start, end)
+                return self._timed("peers", ask)
             except (OSError, http.client.HTTPException, TimeoutError) as error:
                 with self._lock:
                     if address not in self._failed:
@@ -166,7 +169,7 @@ class Nearby:
 
 
 class _Mixed:
-    """The packs of one manifest, each range from the nearest that has it."""
+    """Each range from the nearest that has it; packs that are not among `packs` from the store."""
 
     def __init__(self, nearby: Nearby, packs: dict[str, int], own: dict[str, int]) -> None:
         self._nearby, self._packs, self._own = nearby, packs, own

@@ -136,7 +136,8 @@ def _noted(records: list[dict[str, Any]]) -> Iterable[Noted]:
     for record in records:
         if record["kind"] == "noted":
             names = ("id", "cause", "at", "message", "step", "checkpoint")
+            fields: dict[str, Any] = {name: record.get(name) for name in names}
             try:
-                yield Noted(**{name: record.get(name) for name in names})
+                yield Noted(**fields)
             except (TypeError, ValueError):
                 continue  # of a newer version
