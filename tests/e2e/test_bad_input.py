@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aurl_trainer.contract import ExitCode
-from tests.e2e.runs import AURL, environment, job, state, write_music
+from bench.chaos.job import AURL, environment, job, write_music
+from tests.e2e.runs import state
 
 
 def run(file: Path, run_dir: Path) -> tuple[int, str]:

@@ -1,100 +1,38 @@
 """A run that is killed again and again equals one that never was: samples, losses, weights, to the bit.
 
-Five kills at instants from a seeded generator: of a rank, of a whole node, of `aurl run` itself, all by
-SIGKILL, and preemption notices. On one process and on two (min = max).
+Five kills with seeded pauses: of a rank, of whole nodes, of `aurl run` itself, all by SIGKILL, and a
+preemption notice. On one process and on two (min = max). Many more, in every stage of a save:
+`python -m bench.chaos`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 import random
-import signal
-import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.e2e.runs import job, log, start, trace, write_music
+from bench.chaos.campaign import Leader, Struck
+from bench.chaos.job import job, write_music
+from bench.chaos.judge import damage, differences, result, trace
+from bench.chaos.plan import Kill, Victim
+from bench.chaos.stages import Rhythm, Stage
+from bench.chaos.victims import leftovers
 
-STEPS = 240
-KILLS = 5
-PATIENCE = 240.0
-
-
-def agents(call: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The agents of a run's nodes."""
-    return [p for p in _below(call) if "aurl_trainer.agent" in _line(p) and " run " in _line(p)]
-
-
-def ranks(call: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The ranks of a run."""
-    return [p for p in _below(call) if _line(p).endswith("aurl_trainer train")]
+RHYTHM = Rhythm(steps=240, save_every=5, evaluate_every=20)
+VICTIMS = (Victim.RANK, Victim.NODE, Victim.NOTICE, Victim.RUN, Victim.NODE)
 
 
-def _below(call: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(call.pid).children(recursive=True)
-    return []
-
-
-def _line(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
-
-
-def send(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(number)
-
-
-def kill_rank(call: subprocess.Popen[bytes], chance: random.Random) -> None:
-    found = ranks(call)
-    send([chance.choice(found)] if found else [], signal.SIGKILL)
-
-
-def kill_node(call: subprocess.Popen[bytes], chance: random.Random) -> None:
-    found = agents(call)
-    if found:
-        agent = chance.choice(found)
-        with contextlib.suppress(psutil.Error):
-            send([agent, *agent.children(recursive=True)], signal.SIGKILL)
-
-
-def preempt_node(call: subprocess.Popen[bytes], chance: random.Random) -> None:
-    found = agents(call)
-    send([chance.choice(found)] if found else [], signal.SIGTERM)
-
-
-def kill_run(call: subprocess.Popen[bytes], chance: random.Random) -> None:
-    call.kill()
-
-
-ACTIONS: list[Callable[[subprocess.Popen[bytes], random.Random], None]] = [
-    kill_rank, kill_node, preempt_node, kill_run, kill_node,
-]  # fmt: skip
-
-
-def steps_seen(run: Path) -> int:
-    """How many lines of steps all generations have written."""
-    return sum(f.read_text().count('"kind":"audit"') for f in (run / "records").glob("*-rank-0000.jsonl"))
-
-
-def wait(call: subprocess.Popen[bytes], condition: Callable[[], bool], what: str, run: Path) -> None:
-    """Until `condition` or the end of the run, whichever is first."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and call.poll() is None:
-        assert time.monotonic() < deadline, f"expected {what}; the run says:\n{log(run)}"
-        time.sleep(0.02)
-
-
-def finish(call: subprocess.Popen[bytes], run: Path) -> None:
-    wait(call, lambda: False, "the run to end", run)
-    assert call.wait() == 0, f"expected the run to succeed; it says:\n{log(run)}"
+def lead(file: Path, run: Path, nodes: int, kills: Sequence[Kill]) -> list[Struck]:
+    leader = Leader(
+        file, run, RHYTHM,
+        number=1, nodes=nodes, elastic=False, deadline=math.inf, patience=240.0, tell=lambda _: None,
+    )  # fmt: skip
+    leader.lead(kills)
+    assert leader.led.left == (), "the run ended before its last kill: give it more steps"
+    return leader.led.struck
 
 
 @pytest.mark.processes
@@ -103,34 +41,29 @@ def finish(call: subprocess.Popen[bytes], run: Path) -> None:
 def test_a_run_killed_five_times_equals_an_undisturbed_one(tmp_path: Path, nodes: int) -> None:
     music = write_music(tmp_path / "music")
     calm, hard = tmp_path / "calm", tmp_path / "hard"
-    file = job(tmp_path, music, nodes=nodes, steps=STEPS)
-    finish(start(file, calm), calm)
+    file = job(
+        tmp_path,
+        music,
+        nodes={"min": nodes, "max": nodes},
+        steps=RHYTHM.steps,
+        checkpoint={"every": RHYTHM.save_every},
+        monitor={"evaluate_every": RHYTHM.evaluate_every},
+    )
+    lead(file, calm, nodes, ())
 
     chance = random.Random(f"kills on {nodes}")
-    order = chance.sample(ACTIONS, KILLS)
-    call = start(file, hard)
-    struck = 0
-    try:
-        for action in order:
-            before = steps_seen(hard)
-            wait(call, lambda before=before: steps_seen(hard) > before + 2, "steps after a loss", hard)  # type: ignore[misc]
-            time.sleep(chance.uniform(0, 0.7))
-            if call.poll() is not None:
-                break
-            action(call, chance)
-            struck += 1
-            if action is kill_run:
-                call.wait()
-                call = start(file, hard)
-        finish(call, hard)
-    finally:
-        call.kill()
-    assert struck == KILLS, f"the run ended after {struck} of {KILLS} kills: give it more steps"
+    kills = [
+        Kill(
+            number, Stage.STEP, victim, chance.uniform(0, 0.05), chance.randint(2, 8), chance.getrandbits(16)
+        )
+        for number, victim in enumerate(chance.sample(VICTIMS, len(VICTIMS)))
+    ]
+    struck = lead(file, hard, nodes, kills)
+    assert [s.victim for s in struck] == [k.victim for k in kills]
+    assert leftovers(hard) == [], "no process outlives a run"
 
     expected, found = trace(calm), trace(hard)
     assert expected.generations == 1
-    assert found.generations > KILLS - 1, "each loss should have made a new generation"
-    assert expected.disagreements == found.disagreements == []
-    assert found.ids == expected.ids, "every step trains on the same samples"
-    assert found.loss == expected.loss, "every step has the same loss, to the last bit"
-    assert found.weights == expected.weights, "the final weights are the same, to the last bit"
+    assert found.generations > len(kills), "each loss should have made a new generation"
+    assert differences((expected, result(calm)), (found, result(hard))) == []
+    assert damage(hard) == []
