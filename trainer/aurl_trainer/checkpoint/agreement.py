@@ -6,7 +6,8 @@ collective. A rank that dies inside one is the heartbeat's matter, not ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -21,9 +22,36 @@ from aurl_trainer.errors import (
 )
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 # From the least to the gravest: with several failures the gravest is raised. Damage can be fallen back from.
 _KINDS: tuple[type[AurlTrainerError], ...] = (DamagedError, CheckpointError, RefusedError, FencedError)
+
+
+def gravest(failures: Sequence[tuple[str, str]]) -> AurlTrainerError:
+    """One error for several, each the name of its kind and its message: the gravest, of equals the first."""
+    names = [k.__name__ for k in _KINDS]
+    ranked = [(names.index(kind) if kind in names else 1, message) for kind, message in failures]
+    grade, message = max(ranked, key=lambda r: r[0])
+    return _KINDS[grade](message)
+
+
+def caught(act: Callable[[], T]) -> Callable[[], T]:
+    """`act`, whose unforeseen errors are CheckpointErrors: no memory, say, or a defect of ours.
+
+    A failed save costs that save, never the run. The traceback of a defect is logged.
+    """
+
+    def guarded() -> T:
+        try:
+            return act()
+        except AurlTrainerError:
+            raise
+        except Exception as error:
+            log.exception("a save has failed unforeseen")
+            raise CheckpointError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+
+    return guarded
 
 
 @dataclass(frozen=True)
@@ -36,8 +64,7 @@ class _Outcome:
     message: str = ""
 
     def error(self) -> AurlTrainerError:
-        kind = next((k for k in _KINDS if k.__name__ == self.kind), CheckpointError)
-        return kind(self.message)
+        return gravest([(self.kind or "", self.message)])
 
 
 class Ranks:
@@ -84,8 +111,7 @@ class Ranks:
             return
         if own_error is not None and not isinstance(own_error, AurlTrainerError):
             raise own_error
-        names = [k.__name__ for k in _KINDS]
-        worst = max(failures, key=lambda o: names.index(o.kind) if o.kind in names else 1)
-        if own_error is not None and type(own_error).__name__ == worst.kind:
+        worst = gravest([(o.kind or "", o.message) for o in failures])
+        if own_error is not None and type(own_error) is type(worst):
             raise own_error
-        raise worst.error() from own_error
+        raise worst from own_error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import math
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,13 +19,14 @@ import torch.distributed as dist
 from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.peers.nearby import Nearby, Objects, Sources
 from aurl_trainer.checkpoint.peers.neighbours import Neighbours
-from aurl_trainer.checkpoint.transfer import State, read, write
-from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.checkpoint.saving.saver import Owner, Saved, Saver
+from aurl_trainer.checkpoint.saving.upload import Uploader
+from aurl_trainer.checkpoint.transfer import State, read
+from aurl_trainer.config.checkpoint import CheckpointConfig
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
-from aurl_trainer.store.format.manifest import FORMAT, VERSION, Manifest
+from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
-from aurl_trainer.store.format.plain import decode, encode
-from aurl_trainer.store.format.versions import code_versions
+from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import Claim, RunStore
@@ -69,25 +69,15 @@ class Opened:
     restored: Restored | None
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A committed checkpoint: wall time of the save, seconds, and the bytes stored by all ranks."""
-
-    step: int
-    seconds: float
-    bytes: int
-    name: str
-
-
 class Checkpointer:
     """Saves and restores one run's training state at `uri`, any fsspec URL.
 
     `run` names the run and `fingerprint` is its identity (config: Experiment.identity()): checkpoints of
-    another identity are refused. `compression` is a zstd level, 0 is off. `group` is the process group to
-    agree through (one that moves CPU objects, as gloo does); None: the default group, or none at world 1.
-    With `kept`, copies of the packs are kept on each node's disk, and after a regroup read from there or from
-    a peer; `serves` is for one rank of each node. On local disks, which are as near, nothing is kept.
-    Raises CheckpointError for a URL whose protocol is unknown.
+    another identity are refused. `settings` say how to save and what to keep; its `uri` is not looked at.
+    `group` is the process group to agree through (one that moves CPU objects, as gloo does); None: the
+    default group, or none at world 1. With `kept`, copies of the packs are kept on each node's disk, and
+    after a regroup read from there or from a peer; `serves` is for one rank of each node. On local disks,
+    which are as near, nothing is kept. Raises CheckpointError for a URL whose protocol is unknown.
     """
 
     def __init__(
@@ -96,8 +86,7 @@ class Checkpointer:
         *,
         run: str,
         fingerprint: dict[str, Any],
-        keep: KeepConfig,
-        compression: int,
+        settings: CheckpointConfig,
         rank: int,
         world: int,
         group: dist.ProcessGroup | None = None,
@@ -110,12 +99,10 @@ class Checkpointer:
         self._neighbours = Neighbours(kept, serves) if kept is not None and keeps else None
         self._run = run
         self._identity = fingerprint
-        self._keep = keep
-        self._level = compression
+        self._settings = settings
         self._ranks = Ranks(rank, world, group)
         self._claim: Claim | None = None
-        self._next = 0
-        self._swept = True
+        self._saver: Saver | None = None
 
     def probe(self) -> None:
         """Tries the place before any training is done: rank 0 writes an object that every rank must read.
@@ -170,8 +157,9 @@ class Checkpointer:
             )
         seconds = time.monotonic() - began
         self._ranks.first(lambda: self._settle(manifest))
-        self._sweep()
-        self._next = self._claim.next_number
+        if self._ranks.rank == 0:
+            self._retain(orphans_only=True)
+        self._saver = self._make_saver(self._claim, manifest)
         restored = None
         if manifest is not None:
             if damaged:
@@ -189,6 +177,26 @@ class Checkpointer:
                 metrics=dict(manifest.metrics),
             )
         return Opened(self._claim.id.number, restored)
+
+    def _make_saver(self, claim: Claim, resumed: Manifest | None) -> Saver:
+        settings = self._settings
+        uploader = Uploader(
+            self._store.location,
+            self._ranks.rank,
+            level=settings.compression,
+            uploads=settings.uploads,
+            whole_every=settings.whole_every,
+        )
+        return Saver(
+            self._store,
+            self._ranks,
+            Owner(self._run, self._identity, claim.id),
+            uploader,
+            first_number=claim.next_number,
+            resumed=resumed,
+            deadline=settings.deadline,
+            retain=self._retain,
+        )
 
     def _meet(self) -> AbstractContextManager[Nearby | None]:
         if self._neighbours is None:
@@ -218,6 +226,13 @@ class Checkpointer:
         resumed = None if manifest is None else manifest.checkpoint
         self._store.settle(self._claim, resumed, run=self._run, identity=self._identity)
 
+    @property
+    def saver(self) -> Saver:
+        """What saves for this generation, in parts that a training loop calls between its steps."""
+        if self._saver is None:
+            raise RuntimeError("saving before open()")
+        return self._saver
+
     def save(
         self,
         step: int,
@@ -225,7 +240,7 @@ class Checkpointer:
         extra: dict[str, Any],
         metrics: dict[str, float] | None = None,
     ) -> Saved:
-        """Saves `state` as the checkpoint of `step` and, when it is committed, removes what is superfluous.
+        """Saves `state` as the checkpoint of `step`, waits for its commit, and removes what is superfluous.
 
         `extra` is plain: dict, list, tuple, text, numbers, None. `metrics` are kept with it; `val_nll`
         decides which are best.
@@ -233,58 +248,18 @@ class Checkpointer:
         Raises CheckpointError when it could not be saved: nothing counts, the older checkpoints stay, and
         training may go on. Raises FencedError when a later generation has taken over: leave.
         """
-        if self._claim is None:
-            raise RuntimeError("save() before open()")
-        begun = time.monotonic()
-        name = CheckpointName(self._next, step, self._claim.id)
-        self._next += 1
-        if not self._swept:
-            self._sweep()  # what the last save left may be what fills the disk
         try:
-            packs, tensors, scalars = write(state, self._store.location, name, self._ranks, self._level)
-        except CheckpointError:
-            self._sweep()
-            raise
-        # A put that seems to have failed may still arrive: the packs it refers to stay until the next save.
-        self._swept = False
+            self.saver.begin(step, state, extra, metrics or {})
+            saved = self.saver.finish()
+        finally:
+            self.saver.tidy()
+        assert saved is not None
+        return saved
 
-        def commit() -> int:
-            manifest = Manifest(
-                format=FORMAT,
-                version=VERSION,
-                name=str(name),
-                number=name.number,
-                step=step,
-                generation=name.generation.number,
-                nonce=name.generation.nonce,
-                run=self._run,
-                at=time.time(),
-                world=self._ranks.size,
-                identity=self._identity,
-                versions=code_versions(),
-                metrics={k: float(v) if math.isfinite(v) else None for k, v in (metrics or {}).items()},
-                extra=encode(extra, "extra"),
-                scalars=scalars,
-                packs=packs,
-                tensors=tensors,
-            )
-            self._store.commit(manifest)
-            return manifest.stored_bytes
-
-        stored = self._ranks.first(commit)
-        self._retain()
-        return Saved(step, time.monotonic() - begun, stored, str(name))
-
-    def _sweep(self) -> None:
-        self._retain(orphans_only=True)
-
-    def _retain(self, *, orphans_only: bool = False) -> None:
-        """Retention never fails a save: what it could not remove goes the next time."""
+    def _retain(self, orphans_only: bool) -> None:
+        """On rank 0. Retention never fails a save: what it could not remove goes the next time."""
         assert self._claim is not None
-        self._swept = True
-        if self._ranks.rank != 0:
-            return
-        keep = self._keep
+        keep = self._settings.keep
         try:
             self._store.retain(self._claim.id, keep.latest, keep.best, orphans_only=orphans_only)
         except AurlTrainerError as error:

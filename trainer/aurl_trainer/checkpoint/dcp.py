@@ -1,6 +1,6 @@
 """torch.distributed.checkpoint over our store: planners, writer and reader.
 
-DCP plans what each rank writes and reads, resharding included. Ours are the bytes: one pack a rank. Only
+DCP plans what each rank writes and reads, resharding included. Ours are the bytes: packs of each rank. Only
 tensors pass: DCP would pickle everything else, and unpickle whatever it finds. Its metadata is rebuilt from
 the manifest. Not here: commit, generations and agreement (checkpointer.py); these classes also work below
 torch.distributed.checkpoint.save and load.
@@ -29,16 +29,18 @@ from torch.distributed.checkpoint.planner import (
     ReadItem,
     SavePlan,
     SavePlanner,
-    WriteItem,
     WriteItemType,
 )
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
+from aurl_trainer.checkpoint.saving.staging import box_of
+from aurl_trainer.checkpoint.saving.upload import Uploader
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import Chunk, Manifest, Pack, Tensor
 from aurl_trainer.store.format.names import CheckpointName
-from aurl_trainer.store.format.packs import PackWriter, Stored, Wanted, read_chunks
+from aurl_trainer.store.format.packs import Wanted, read_chunks
+from aurl_trainer.store.format.pieces import assemble
 from aurl_trainer.store.location import Location
 
 
@@ -83,10 +85,8 @@ class PackStorageWriter(StorageWriter):
         level: int,
         commit: Callable[[tuple[Pack, ...], dict[str, Tensor]], None] | None = None,
     ) -> None:
-        self._location = location
         self._name = name
-        self._rank = rank
-        self._level = level
+        self._uploader = Uploader(location, rank, level=level, uploads=1, whole_every=1)
         self._commit = commit
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
@@ -106,24 +106,25 @@ class PackStorageWriter(StorageWriter):
         return plans
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Writes the pack, durable on return. A rank with nothing to write makes none."""
-        path = self._name.pack(self._rank)
-        results: list[WriteResult] = []
-        if plan.items:
-            with self._location.writing(path) as file:
-                pack = PackWriter(file, self._level)
-                for item in plan.items:
-                    tensor = cast(torch.Tensor, planner.resolve_data(item))
-                    stored = pack.add(content(tensor))
-                    results.append(WriteResult(item.index, stored.bytes, (path, item, stored)))
+        """Writes the packs, durable on return. A rank with nothing to write makes none."""
+        items = [(i, cast(torch.Tensor, planner.resolve_data(i))) for i in plan.items]
+        boxes = [box_of(item, content(tensor)) for item, tensor in items]
+        uploaded = self._uploader.upload(boxes, self._name, {}, lambda: None)
         future: Future[list[WriteResult]] = Future()
-        future.set_result(results)
+        # The first result carries the rank's piece of the manifest to the coordinator.
+        carried = [uploaded.piece, *(None for _ in boxes[1:])]
+        future.set_result(
+            [
+                WriteResult(item.index, tensor.nbytes, piece)
+                for (item, tensor), piece in zip(items, carried, strict=False)
+            ]
+        )
         return future
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Describes all ranks' packs and commits."""
         if self._commit is not None:
-            self._commit(*describe(results))
+            self._commit(*assemble(rank[0].storage_data for rank in results if rank))
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
@@ -214,39 +215,6 @@ def _tensor(data: memoryview, dtype: str, chunk: Chunk) -> torch.Tensor:
 def dtype_name(dtype: torch.dtype) -> str:
     """As the manifest spells it, `float32`."""
     return str(dtype).removeprefix("torch.")
-
-
-def describe(results: list[list[WriteResult]]) -> tuple[tuple[Pack, ...], dict[str, Tensor]]:
-    """The manifest's packs and tensors, from what each rank wrote."""
-    packs: dict[str, int] = {}
-    index: dict[str, int] = {}
-    chunks: dict[str, list[Chunk]] = {}
-    whole: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for result in (r for rank in results for r in rank):
-        path, item, stored = cast(tuple[str, WriteItem, Stored], result.storage_data)
-        data = item.tensor_data
-        assert data is not None  # the planner lets nothing else pass
-        number = index.setdefault(path, len(index))
-        packs[path] = max(packs.get(path, 0), stored.at + stored.bytes)
-        key = item.index.fqn
-        whole[key] = (dtype_name(data.properties.dtype), tuple(data.size))
-        chunks.setdefault(key, []).append(
-            Chunk(
-                offsets=tuple(data.chunk.offsets),
-                sizes=tuple(data.chunk.sizes),
-                pack=number,
-                at=stored.at,
-                bytes=stored.bytes,
-                codec=stored.codec,
-                hash=stored.hash,
-                stored=stored.stored,
-            )
-        )
-    tensors = {
-        key: Tensor(dtype=dtype, size=size, chunks=tuple(sorted(chunks[key], key=lambda c: c.offsets)))
-        for key, (dtype, size) in sorted(whole.items())
-    }
-    return tuple(Pack(path=p, bytes=b) for p, b in packs.items()), tensors
 
 
 def metadata_of(manifest: Manifest) -> Metadata:

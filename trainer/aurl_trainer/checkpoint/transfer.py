@@ -1,9 +1,4 @@
-"""One state to one checkpoint and back, on all ranks.
-
-`write` runs DCP's steps (plan, global plan, write, gather) with our own agreement between them, so that a
-failing rank is everybody's failure and no exception is pickled. Not here: which checkpoint, and whether it
-may be committed (checkpointer.py).
-"""
+"""One checkpoint into a state, in place. Not here: which checkpoint (checkpointer.py), saving (saving/)."""
 
 from __future__ import annotations
 
@@ -11,61 +6,22 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch.distributed.checkpoint.planner import LoadPlan, SavePlan
-from torch.distributed.checkpoint.storage import WriteResult
+from torch.distributed.checkpoint.planner import LoadPlan
 
-from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.dcp import (
     PackStorageReader,
-    PackStorageWriter,
     TensorLoadPlanner,
-    TensorSavePlanner,
-    describe,
     dtype_name,
     metadata_of,
 )
 from aurl_trainer.checkpoint.parts import Part
 from aurl_trainer.checkpoint.tree import assign, join, split
 from aurl_trainer.errors import CheckpointError
-from aurl_trainer.store.format.manifest import Manifest, Pack, Tensor
-from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.location import Location
 
 State = Mapping[str, Any]
 """By name, parts or plain trees (dicts, lists, tensors, plain values)."""
-
-
-def write(
-    state: State, location: Location, name: CheckpointName, ranks: Ranks, level: int
-) -> tuple[tuple[Pack, ...], dict[str, Tensor], Any]:
-    """Writes all ranks' packs; returns the manifest's packs, tensors and scalars on every rank.
-
-    Everything is durable on return and nothing is committed. Raises CheckpointError on all ranks if one
-    failed, with that rank's reason.
-    """
-    planner = TensorSavePlanner()
-    writer = PackStorageWriter(location, name, ranks.rank, level)
-
-    def plan() -> tuple[SavePlan, Any]:
-        tensors, scalars = split({k: v.capture() if isinstance(v, Part) else v for k, v in state.items()})
-        planner.set_up_planner(cast(dict[str, Any], tensors), None, ranks.rank == 0)
-        writer.set_up_storage_writer(ranks.rank == 0)
-        # What is not a tensor is the same on all ranks; rank 0's is kept.
-        return writer.prepare_local_plan(planner.create_local_plan()), scalars if ranks.rank == 0 else None
-
-    plans = ranks.together(plan)
-
-    def divide() -> list[SavePlan]:
-        return writer.prepare_global_plan(planner.create_global_plan([p for p, _ in plans])[0])
-
-    divided = ranks.first(divide)
-
-    def put() -> list[WriteResult]:
-        final = planner.finish_plan(divided[ranks.rank])
-        return writer.write_data(final, planner).value()
-
-    packs, tensors = describe(ranks.together(put))
-    return packs, tensors, plans[0][1]
 
 
 def read(state: State, location: Location, manifest: Manifest) -> None:

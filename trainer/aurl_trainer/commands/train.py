@@ -98,11 +98,10 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         experiment.checkpoint.uri or str(run_dir / RunFile.CHECKPOINTS),
         run=os.environ.get(Env.RUN_ID, run_dir.resolve().name),
         fingerprint=experiment.identity(),
-        keep=experiment.checkpoint.keep,
-        compression=experiment.checkpoint.compression,
+        settings=experiment.checkpoint,
         rank=world.rank,
         world=world.size,
-        group=world.group,
+        group=world.host_group(),
         kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
         serves=world.local_rank == 0,
     )

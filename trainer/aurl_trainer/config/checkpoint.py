@@ -5,6 +5,8 @@ Not here: the format (the rooms `store/` and `checkpoint/`).
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from aurl_trainer.config.base import Config
@@ -41,4 +43,13 @@ class CheckpointConfig(Config):
     keep: KeepConfig = KeepConfig()
     peers: PeersConfig = PeersConfig()
     compression: int = Field(default=3, ge=0, le=19)
-    """zstd level; 0: off."""
+    """zstd level; 0: off. What a sample shows not to shrink is stored as it is."""
+    busy: Literal["wait", "skip"] = "wait"
+    """What a save does when the one before is still under way: training waits for that, or this one is left
+    out. The last save of a run and that of a new best always wait."""
+    deadline: float = Field(default=1800.0, gt=0)
+    """Seconds from a save's copy to its commit, after which it counts as failed."""
+    uploads: int = Field(default=4, ge=1, le=64)
+    """Objects that a rank writes at the same time, where the store is not a local disk."""
+    whole_every: int = Field(default=20, ge=1)
+    """Saves after which unchanged tensors are written again, not referred to; 1: each save is whole."""

@@ -55,6 +55,12 @@ class World:
         """The group of all ranks; None in a world of one."""
         return dist.group.WORLD if self.size > 1 else None
 
+    def host_group(self) -> dist.ProcessGroup | None:
+        """A group that moves objects: gloo's own where training uses nccl. All ranks call it, once."""
+        if self.size > 1 and self.device.type == "cuda":
+            return dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+        return self.group
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """`model` on the device, its gradients averaged over the world by DDP; itself in a world of one."""
         model = model.to(self.device)

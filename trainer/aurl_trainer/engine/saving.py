@@ -1,6 +1,6 @@
 """What a checkpoint of training holds, and how it gets in and out of model, optimizer and scaler.
 
-Not here: the format (the rooms `checkpoint/` and `store/`) and when it is saved (trainer.py).
+Not here: the format (the rooms `checkpoint/` and `store/`) and when it is saved (saves.py).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored, Saved
+from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored
 from aurl_trainer.checkpoint.loading import MODEL
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart, Part
+from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.resume.weights import Weights, examine
@@ -111,11 +112,16 @@ class RunState:
             return None
         return examine(self._parts[MODEL].capture(), self.restored.manifest, MODEL)
 
-    def save(self, position: Position) -> Saved:
-        """Make `position` durable. Raises CheckpointError and FencedError on every rank alike."""
-        if self._checkpointer is None:
+    @property
+    def saver(self) -> Saver | None:
+        """What saves, after `open`; None without checkpoints."""
+        return None if self._checkpointer is None else self._checkpointer.saver
+
+    def save(self, position: Position) -> None:
+        """Begin to save `position`. Raises CheckpointError on every rank alike."""
+        if self.saver is None:
             raise RuntimeError("no checkpointer was given")
-        return self._checkpointer.save(position.step, self._parts, self._extra(position), position.metrics)
+        self.saver.begin(position.step, self._parts, self._extra(position), position.metrics)
 
     def _extra(self, position: Position) -> dict[str, Any]:
         batch = self.experiment.engine.batch

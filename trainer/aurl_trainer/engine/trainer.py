@@ -26,10 +26,11 @@ from aurl_trainer.engine.resume import samples
 from aurl_trainer.engine.resume.weights import Weights
 from aurl_trainer.engine.resume.witness import Resume, Witness
 from aurl_trainer.engine.runtime import Runtime
+from aurl_trainer.engine.saves import SIGNALS, Saves
 from aurl_trainer.engine.saving import Position, RunState
 from aurl_trainer.engine.step import StepResult, TrainingStep
 from aurl_trainer.engine.survival.preemption import Decision, decide
-from aurl_trainer.errors import CheckpointError, FencedError, LeaveError
+from aurl_trainer.errors import LeaveError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 
 
@@ -65,11 +66,8 @@ class AdvancedTrainer:
         self._runtime = runtime or Runtime()
         self._checkpointer = checkpointer
         self._warnings: list[str] = []
-        self._durable: int | None = None
-        self._durable_name: str | None = None
         self._incidents = Incidents()
         self._witness: Witness | None = None
-        self._save_seconds = 0.0
         self._experiment: Experiment | None = None
         self._progress: Progress | None = None
 
@@ -104,6 +102,8 @@ class AdvancedTrainer:
         runtime.beats.phase(Phase.LOAD, 0)
         position = self._state.open()
         self._records = runtime.open_records(self._state.generation)
+        busy = experiment.checkpoint.busy
+        self._saves = Saves(self._state, runtime, self._records, busy, self._enter, self._note)
         self._started(position)
         # DDP copies rank 0's weights to all ranks, so it wraps what was restored.
         self._step = replace(self._step, model=runtime.world.wrap(self._model))
@@ -115,32 +115,31 @@ class AdvancedTrainer:
             result = self._step.run(position.step, runtime.beats.phase)
             # One reduction for the loss and for what the ranks must agree on.
             notice = runtime.notice
-            loss, notices, regroups, hurried, *used = runtime.world.sum(
+            loss, notices, regroups, *rest = runtime.world.sum(
                 [
                     result.loss,
                     float(notice.given),
                     float(runtime.beats.regroup_requested),
-                    float(not notice.allows(self._save_seconds)),
+                    *self._saves.signals(),
                     *samples.sums(result.ids),
                 ]
             )
             seconds = time.perf_counter() - began
             position = position.stepped(seconds, result.tokens)
             speed.add(result.tokens, seconds)
+            signals, used = rest[:SIGNALS], rest[SIGNALS:]
+            self._saves.heard(signals)
             self._record_step(position, result, loss, samples.shown(used), seconds, speed)
             decision = decide(notice.given, notices, regroups)
             last, best = position.step == steps, False
             if decision is not Decision.GO_ON and not last:
-                if hurried:
-                    self._say(f"no time to save: the last save took {self._save_seconds:.0f} s")
-                else:
-                    self._save(position)
+                self._saves.last(position, signals)
                 self._leave(decision, position.step)
             if last or _due(experiment.monitor.evaluate_every, position.step):
                 position, best = self._evaluate(position, experiment.monitor.evaluate_samples)
                 self._update(position, Phase.EVALUATE)
             if last or best or _due(experiment.checkpoint.every, position.step):
-                self._save(position)
+                self._saves.save(position, must=last or best)
                 self._update(position, Phase.SAVE)
             if not last and _due(experiment.samples.every, position.step):
                 self._sample(position)
@@ -148,7 +147,6 @@ class AdvancedTrainer:
 
     def _started(self, position: Position) -> None:
         world, opened = self._runtime.world, self._state
-        self._durable, self._durable_name = opened.resumed_from, opened.name
         if self._experiment is None:
             raise RuntimeError("not configured")
         self._records.write(
@@ -255,8 +253,8 @@ class AdvancedTrainer:
             val_loss=at.val_nll,
             productive_seconds=at.productive_seconds,
             resumed_from=self._state.resumed_from,
-            last_durable_step=self._durable,
-            last_durable_name=self._durable_name,
+            last_durable_step=self._saves.durable,
+            last_durable_name=self._saves.durable_name,
             warnings=self._warnings[-5:],
             noted=self._incidents.newest,
         )
@@ -274,8 +272,8 @@ class AdvancedTrainer:
                 phase=phase,
                 at=time.time(),
                 val_loss=at.val_nll,
-                last_durable_step=self._durable,
-                last_durable_name=self._durable_name,
+                last_durable_step=self._saves.durable,
+                last_durable_name=self._saves.durable_name,
                 warnings=self._warnings[-5:],
                 noted=self._incidents.newest,
             )
@@ -310,36 +308,6 @@ class AdvancedTrainer:
             self._say(f"step {step}: validation {result.nll:.4f} nats a token over {result.tokens:,} tokens")
         return result
 
-    def _save(self, position: Position) -> None:
-        """Save; a failure is reported and training goes on with the older checkpoint in place."""
-        if self._checkpointer is None:
-            return
-        self._enter(position, Phase.SAVE)
-        first = self._runtime.world.rank == 0
-        try:
-            saved = self._state.save(position)
-        except FencedError:
-            raise
-        except CheckpointError as error:
-            if first:
-                self._records.write(
-                    "save", step=position.step, seconds=0.0, bytes=0, ok=False, message=str(error)
-                )
-                self._say(f"warning: step {position.step} was not saved: {error}; training goes on")
-            self._note(
-                f"save-failed/{self._state.generation}/{position.step}",
-                Cause.SAVE_FAILED,
-                f"step {position.step} was not saved: {error}",
-                step=position.step,
-            )
-            return
-        self._durable, self._durable_name = saved.step, saved.name
-        self._save_seconds = saved.seconds
-        if first:
-            self._records.write(
-                "save", step=saved.step, seconds=saved.seconds, bytes=saved.bytes, ok=True, message=saved.name
-            )
-
     def _note(self, id: str, cause: Cause, message: str, **about: Any) -> None:
         """An incident that ends no node: written down, and told to whoever asks for progress."""
         self._warnings.append(message)
@@ -352,7 +320,7 @@ class AdvancedTrainer:
         leaving = decision is Decision.SAVE_AND_LEAVE
         reason = "preemption notice" if leaving else "the world changes"
         self._records.write("end", step=step, reason=reason)
-        self._say(f"step {step}: {reason}, last saved step {self._durable}")
+        self._say(f"step {step}: {reason}, last saved step {self._saves.durable}")
         raise LeaveError(ExitCode.PREEMPTED if leaving else ExitCode.REJOIN, reason)
 
     def _sample(self, position: Position) -> None:
@@ -375,6 +343,8 @@ class AdvancedTrainer:
         if self._validation is not None and len(self._validation):
             evaluation = self._validate(position, None)
         self._sample(position)
+        # The last save has gone on beside all that; without it the run is not over.
+        self._saves.finish(position)
         self._enter(position, Phase.END)
         self._runtime.world.barrier()
         return Outcome(position.step, evaluation)

@@ -70,13 +70,24 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Save:
-    """A checkpoint after `step`, or with `ok` false an attempt that failed; `message` says why."""
+    """A checkpoint after `step`, or with `ok` false an attempt that failed; `message` says why.
+
+    `seconds` is what training waited. The save itself took `stage_seconds` for the copy, `upload_seconds`
+    until all was durable and `commit_seconds` more. `bytes` were written, `reused` bytes lie in packs of
+    earlier checkpoints, `staging` is the host memory of rank 0's copy. `skipped`: left out by rule.
+    """
 
     step: int
     seconds: float
     bytes: int
     ok: bool
     message: str = ""
+    reused: int = 0
+    staging: int = 0
+    stage_seconds: float = 0.0
+    upload_seconds: float = 0.0
+    commit_seconds: float = 0.0
+    skipped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

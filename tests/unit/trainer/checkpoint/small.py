@@ -11,7 +11,7 @@ from torch import nn
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.dcp import content
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
-from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 
 IDENTITY: dict[str, Any] = {"seed": 1, "model": {"dim": 16}}
 
@@ -79,12 +79,12 @@ def hash_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
 
 
 def checkpointer(uri: str, rank: int = 0, world: int = 1, **changes: Any) -> Checkpointer:
-    """With this file's identity unless told otherwise."""
+    """With this file's identity and settings unless told otherwise."""
+    settings = {k: changes.pop(k) for k in CheckpointConfig.model_fields.keys() & changes.keys()}
     given: dict[str, Any] = {
         "run": "small",
         "fingerprint": IDENTITY,
-        "keep": KeepConfig(latest=3, best=1),
-        "compression": 3,
+        "settings": CheckpointConfig(**({"keep": KeepConfig(latest=3, best=1)} | settings)),
         "rank": rank,
         "world": world,
     }

@@ -18,23 +18,24 @@ from aurl_trainer.store.verify import verify
 from tests.unit.trainer.checkpoint.killed import state_of
 from tests.unit.trainer.checkpoint.small import checkpointer
 
-KILLS = 40
-
 
 @pytest.mark.processes
-def test_after_a_kill_at_any_instant_the_newest_checkpoint_verifies_and_loads(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("world", "kills"), [(1, 40), (2, 20)])
+def test_after_a_kill_at_any_instant_the_newest_checkpoint_verifies_and_loads(
+    tmp_path: Path, world: int, kills: int
+) -> None:
     uri = f"file://{tmp_path}/run"
     random_ = random.Random(20)
     victim = subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.trainer.checkpoint.killed", uri],
+        [sys.executable, "-m", "tests.unit.trainer.checkpoint.killed", uri, str(world)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4],
     )  # fmt: skip
     assert victim.stdin is not None and victim.stdout is not None
     newest = 0
     interrupted = 0
     try:
-        for kill in range(KILLS):
-            victim.stdin.write(f"{random_.uniform(0.0, 0.15)}\n")
+        for kill in range(kills):
+            victim.stdin.write(f"{random_.uniform(0.0, 0.15)} {random_.randrange(world)}\n")
             victim.stdin.flush()
             assert victim.stdout.readline() == "killed\n", f"the saver failed at kill {kill}"
             store = RunStore(Location(uri))
@@ -60,10 +61,14 @@ def test_after_a_kill_at_any_instant_the_newest_checkpoint_verifies_and_loads(tm
     expected = state_of(newest)
     assert int(loaded["step"]) == newest
     assert all(torch.equal(loaded["noise"][k], expected["noise"][k]) for k in expected["noise"])
+    assert torch.equal(loaded["frozen"], expected["frozen"])
     assert interrupted, "no kill fell into a save: the test has shown nothing"
     saver.save(newest + 1, expected, {})
     store = RunStore(Location(uri))
-    assert {n.partition("/")[0] for n in store.location.names("packs")} == {str(n) for n in store.committed()}
+    used = {p.path.split("/")[1] for n in store.committed() for p in store.manifest(n).packs}
+    assert {n.partition("/")[0] for n in store.location.names("packs")} == used, (
+        "a pack that nobody refers to"
+    )
     assert not store.location.partials("manifests"), "leftovers of killed savers were not swept"
 
 

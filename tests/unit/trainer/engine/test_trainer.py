@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,7 @@ def run(uri: str, watch: Watch, experiment: Experiment | None = None) -> tuple[O
         uri,
         run="test",
         fingerprint=experiment.identity(),
-        keep=experiment.checkpoint.keep,
-        compression=1,
+        settings=experiment.checkpoint,
         rank=0,
         world=1,
     )
@@ -182,8 +182,9 @@ def test_a_notice_without_the_time_to_save_costs_the_steps_since_the_last_one(tm
     _, expected = run(str(tmp_path / "calm"), calm)
 
     class Short(Notice):
-        def allows(self, seconds: float) -> bool:
-            return not self.given
+        @property
+        def left(self) -> float:
+            return -1.0 if self.given else math.inf
 
     first = Watch(leave_after=5, notice=Short())
     with pytest.raises(LeaveError):
@@ -271,7 +272,7 @@ def test_progress_tells_of_the_last_evaluation_and_save(tmp_path: Path) -> None:
 
 def test_progress_names_the_phase_before_it_begins(tmp_path: Path) -> None:
     class Asking(Watch):
-        """Reads what progress says in the middle of each evaluation and save, as the operator may."""
+        """Reads what progress says in the middle of each evaluation and at each save, as the operator may."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -279,8 +280,13 @@ def test_progress_names_the_phase_before_it_begins(tmp_path: Path) -> None:
 
         def write(self, kind: str, **fields: Any) -> None:
             super().write(kind, **fields)
-            if kind in ("evaluation", "save"):
+            if kind == "evaluation":
                 self.told.add((self.phases[-1], self.progress[-1].phase))
+
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            if progress.phase == Phase.SAVE:
+                self.told.add((self.phases[-1], progress.phase))
 
     watch = Asking()
     run(str(tmp_path), watch)

@@ -41,8 +41,7 @@ def run(
         str(folder / "checkpoints"),
         run="test",
         fingerprint=experiment.identity(),
-        keep=experiment.checkpoint.keep,
-        compression=1,
+        settings=experiment.checkpoint,
         rank=0,
         world=1,
     )

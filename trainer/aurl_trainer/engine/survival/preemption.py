@@ -39,9 +39,10 @@ class Notice:
         signal.signal(signal.SIGTERM, self._set)
         return self
 
-    def allows(self, seconds: float) -> bool:
-        """Whether something that takes `seconds` ends before this rank is killed."""
-        return time.monotonic() + seconds + EXIT_SECONDS <= self._until
+    @property
+    def left(self) -> float:
+        """Seconds until this rank should have begun to leave; infinite without a notice."""
+        return self._until - time.monotonic() - EXIT_SECONDS
 
     def _set(self, number: int, frame: FrameType | None) -> None:
         if not self.given:

@@ -17,7 +17,8 @@ from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.sealed import seal, unseal
 
 FORMAT = "aurl-checkpoint"
-VERSION = 1
+VERSION = 2
+"""1: each rank had one pack."""
 
 ITEM_BYTES: dict[str, int] = {
     "bool": 1, "uint8": 1, "int8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1,
@@ -28,11 +29,13 @@ ITEM_BYTES: dict[str, int] = {
 """Element types that a checkpoint may hold, with their size in bytes. There is no type for objects."""
 
 
-class _Model(BaseModel):
+class FormatModel(BaseModel):
+    """What lies on the store: frozen, unknown fields refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Chunk(_Model):
+class Chunk(FormatModel):
     """A box of a tensor, and where its bytes are: row-major, little-endian."""
 
     offsets: tuple[int, ...]
@@ -50,7 +53,7 @@ class Chunk(_Model):
     """SHA-256 of the stored bytes, where these are not the content itself."""
 
 
-class Tensor(_Model):
+class Tensor(FormatModel):
     """A tensor: element type, whole size, and its chunks, which cover it exactly."""
 
     dtype: str
@@ -86,15 +89,15 @@ class Tensor(_Model):
         return math.prod(chunk.sizes) * ITEM_BYTES[self.dtype]
 
 
-class Pack(_Model):
+class Pack(FormatModel):
     """An object with the bytes of many chunks, one after the other and nothing between."""
 
-    path: str = Field(pattern=r"^packs/[0-9A-Za-z-]+/rank-\d{4,}\.pack$")
+    path: str = Field(pattern=r"^packs/[0-9A-Za-z-]+/rank-\d{4,}(-\d+)?\.pack$")
     """Below the run's place. It may be a pack of an earlier checkpoint."""
     bytes: int = Field(ge=0)
 
 
-class Manifest(_Model):
+class Manifest(FormatModel):
     """One checkpoint."""
 
     format: Literal["aurl-checkpoint"]
@@ -162,7 +165,7 @@ class Manifest(_Model):
                 f"{name}: written by a newer Aurl (checkpoint format {version}; this one reads up to "
                 f"{VERSION}): install that version to continue this run"
             )
-        if version != VERSION:
+        if not isinstance(version, int) or version < 1:
             raise DamagedError(f"{name}: format version {version!r} does not exist")
         try:
             manifest = cls.model_validate(value)

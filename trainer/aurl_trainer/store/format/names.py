@@ -4,7 +4,8 @@
     generations/g000002-5f3a9c01.from-start.json             ... and began at the beginning, or:
     generations/g000002-5f3a9c01.from-v000006-s00000100-g000001-be61f0aa.json    ... resumed from that save
     manifests/v000007-s00000120-g000002-5f3a9c01.json        the seventh save, of step 120, by that generation
-    packs/v000007-s00000120-g000002-5f3a9c01/rank-0000.pack  its tensors
+    packs/v000007-s00000120-g000002-5f3a9c01/rank-0000.pack  its tensors; rank-0000-1.pack: more of them
+    packs/v000007-s00000120-g000002-5f3a9c01/rank-0001.json  what rank 1 has to tell before the commit
 
 Every object is written once and never again. The nonce tells two worlds apart that took the same number at
 the same instant; the one with the greater nonce is the later one, for everybody.
@@ -77,9 +78,14 @@ class CheckpointName:
         """Name of the folder of its packs."""
         return f"{PACKS}/{self}"
 
-    def pack(self, rank: int) -> str:
-        """Name of one rank's pack."""
-        return f"{self.folder}/rank-{rank:04d}.pack"
+    def pack(self, rank: int, part: int = 0) -> str:
+        """Name of one of a rank's packs: most have one, those with much to write several."""
+        more = f"-{part}" if part else ""
+        return f"{self.folder}/rank-{rank:04d}{more}.pack"
+
+    def piece(self, rank: int) -> str:
+        """Name of what a rank tells rank 0 about its packs, until the commit."""
+        return f"{self.folder}/rank-{rank:04d}.json"
 
 
 @dataclass(frozen=True)

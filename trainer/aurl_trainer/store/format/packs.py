@@ -1,13 +1,13 @@
 """Bytes of chunks into packs, and out again with every hash checked.
 
-A pack is the chunks' stored bytes one after the other. Each chunk is compressed with zstd unless that does
-not shrink it. Chunks with the same content are stored once. Not here: tensors.
+A pack is the chunks' stored bytes one after the other. A chunk is compressed with zstd where its writer finds
+that worth it (compression.py). Chunks with the same content are stored once. Not here: tensors.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -19,6 +19,8 @@ from aurl_trainer.store.location import Location
 
 READ_BYTES = 32 * 2**20
 """Neighbouring chunks are read together up to so many bytes: a request costs more than its bytes."""
+PIECE_BYTES = 8 * 2**20
+"""Large contents are compressed and written so many bytes at a time."""
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,68 @@ class Stored:
 
 
 class PackWriter:
-    """Appends chunks to an open file. `level` is zstd's; 0: nothing is compressed."""
+    """Appends chunks to an open file. `level` is zstd's; 0: nothing is compressed.
 
-    def __init__(self, file: BinaryIO, level: int) -> None:
+    `alive` is called between pieces of PIECE_BYTES, and may raise to stop the writing.
+    """
+
+    def __init__(self, file: BinaryIO, level: int, alive: Callable[[], None] = lambda: None) -> None:
         self._file = file
-        self._compressor = zstandard.ZstdCompressor(level=level) if level else None
+        self._level = level
+        self._alive = alive
         self._seen: dict[str, Stored] = {}
         self.bytes = 0
 
-    def add(self, content: memoryview) -> Stored:
-        """Stores one chunk. `content` is its bytes, contiguous."""
-        digest = hashlib.sha256(content).hexdigest()
+    def add(self, content: memoryview, digest: str | None = None, compress: bool = True) -> Stored:
+        """Stores one chunk. `content` is its bytes, contiguous; `digest` its SHA-256 where that is known.
+
+        Beside the content no more than a few pieces are held.
+        """
+        content = content.cast("B") if content.nbytes else content
+        digest = digest or hashlib.sha256(content).hexdigest()
         if digest in self._seen:
             return self._seen[digest]
-        data: memoryview | bytes = content
-        codec: Literal["raw", "zstd"] = "raw"
-        stored = None
-        if self._compressor is not None and content.nbytes:
-            small = self._compressor.compress(content)
-            if len(small) < content.nbytes:
-                data, codec, stored = small, "zstd", hashlib.sha256(small).hexdigest()
-        self._file.write(data)
-        placed = Stored(self.bytes, len(data), codec, digest, stored)
-        self.bytes += len(data)
+        if compress and self._level and content.nbytes:
+            placed = self._compressed(content, digest)
+        else:
+            placed = self._raw(content, digest)
+        self.bytes += placed.bytes
         self._seen[digest] = placed
         return placed
+
+    def _raw(self, content: memoryview, digest: str) -> Stored:
+        for piece in _pieces(content):
+            self._alive()
+            self._file.write(piece)
+        return Stored(self.bytes, content.nbytes, "raw", digest, None)
+
+    def _compressed(self, content: memoryview, digest: str) -> Stored:
+        if content.nbytes <= PIECE_BYTES:
+            small = zstandard.ZstdCompressor(level=self._level).compress(content)
+            if len(small) >= content.nbytes:
+                return self._raw(content, digest)
+            self._file.write(small)
+            return Stored(self.bytes, len(small), "zstd", digest, hashlib.sha256(small).hexdigest())
+        stream = zstandard.ZstdCompressor(level=self._level).compressobj(size=content.nbytes)
+        stored, count = hashlib.sha256(), 0
+        for piece in _pieces(content):
+            self._alive()
+            small = stream.compress(piece)
+            count += self._append(small, stored)
+        count += self._append(stream.flush(), stored)
+        return Stored(self.bytes, count, "zstd", digest, stored.hexdigest())
+
+    def _append(self, data: bytes, digest: hashlib._Hash) -> int:
+        digest.update(data)
+        if data:
+            self._file.write(data)
+        return len(data)
+
+
+def _pieces(content: memoryview) -> Iterator[memoryview]:
+    """The content cut for writing; an empty one is one empty piece."""
+    for start in range(0, max(content.nbytes, 1), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ def render(run: Run, facts: Figures, pieces: Sequence[Piece], written_at: float 
         "incidents": tables.incidents(facts, origin),
         "generations": tables.generations(facts, origin),
         "resumes": certificates.rows(facts.resumes, origin),
-        "failed_saves": list(dict.fromkeys((r["step"], r["message"]) for r in run.of("save") if not r["ok"])),
+        "failed_saves": list(
+            dict.fromkeys(
+                (r["step"], r["message"]) for r in run.of("save") if not r["ok"] and not r.get("skipped")
+            )
+        ),
         "pieces": [rolls.roll(p) for p in pieces],
         "music_hint": rolls.hint(pieces),
         "facts": tables.facts(run),

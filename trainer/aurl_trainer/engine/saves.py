@@ -1,0 +1,209 @@
+"""When the loop saves, what it waits for, and what is told of it: records, incidents, the last durable step.
+
+A failed save is an incident; training goes on with the older checkpoint. One that is left out by rule, or
+given up for a later one, is none. Every method is called by all ranks at the same point. Not here: what a
+checkpoint holds (saving.py), how it is saved (checkpoint/saving/), what is decided at a notice
+(survival/last_save.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from aurl_trainer.checkpoint.saving.saver import Saved, Saver
+from aurl_trainer.contract import Cause, Phase
+from aurl_trainer.engine.runtime import Records, Runtime
+from aurl_trainer.engine.saving import Position, RunState
+from aurl_trainer.engine.survival.last_save import LastSave, lacks, last_save
+from aurl_trainer.errors import CheckpointError, FencedError
+
+SIGNALS = 5
+"""How many numbers `signals` are."""
+TIDY_SECONDS = 10.0
+"""How long retention may hold up ranks that leave."""
+
+
+class Note(Protocol):
+    """Tells of an incident that ends no node."""
+
+    def __call__(self, id: str, cause: Cause, message: str, *, step: int) -> None:
+        """`id` names it for ever: it is booked once."""
+
+
+class Saves:
+    """The saves of one run on one rank. `enter` tells peers and operator which phase begins."""
+
+    def __init__(
+        self,
+        state: RunState,
+        runtime: Runtime,
+        records: Records,
+        busy: Literal["wait", "skip"],
+        enter: Callable[[Position, Phase], None],
+        note: Note,
+    ) -> None:
+        self.durable = state.resumed_from
+        self.durable_name = state.name
+        self._state = state
+        self._saver = state.saver
+        self._runtime = runtime
+        self._records = records
+        self._busy = busy
+        self._enter = enter
+        self._note = note
+        self._stalled = 0.0
+        self._told_memory = False
+
+    def signals(self) -> list[float]:
+        """What the ranks must agree on about saves, to be summed over them at a step's end."""
+        saver = self._saver
+        if saver is None:
+            return [0.0] * SIGNALS
+        under_way = saver.seconds_under_way if saver.under_way is not None else None
+        times = saver.times
+        left = self._runtime.notice.left
+        return [*saver.signals(), *lacks(left, times.stage, times.upload + times.commit, under_way)]
+
+    def heard(self, sums: Sequence[float]) -> None:
+        """Takes the sums of all ranks' signals: a save may have become durable, or failed."""
+        if self._saver is not None and self._saver.under_way is not None:
+            saver, step = self._saver, self._saver.under_way
+            self._outcome(step, lambda: saver.heard(sums[0], sums[1]))
+
+    def save(self, position: Position, *, must: bool) -> None:
+        """Begins a save, or leaves it out if another is under way, the rule says so, and it is no `must`."""
+        saver = self._saver
+        if saver is None:
+            return
+        if saver.under_way is not None and self._busy == "skip" and not must:
+            self._left_out(position.step, f"the save of step {saver.under_way} is still under way")
+            return
+        self._enter(position, Phase.SAVE)
+        self.wait(position)
+        began = time.perf_counter()
+        try:
+            self._state.save(position)
+        except FencedError:
+            raise
+        except CheckpointError as error:
+            self._failed(position.step, error)
+        self._stalled = time.perf_counter() - began
+        if not self._told_memory and saver.staging_bytes:
+            self._told_memory = True
+            size = f"{saver.staging_bytes / 1e6:,.1f} MB of {'pinned ' if saver.pinned else ''}host memory"
+            self._say(f"saves are copied into {size} on this rank, and no more than that at any time")
+
+    def wait(self, position: Position, *, hurried: bool = False) -> None:
+        """Waits until the save under way is durable or has failed; `hurried`: or there is no time left."""
+        saver = self._saver
+        if saver is None or saver.under_way is None:
+            return
+        notice = self._runtime.notice
+        began, step = time.perf_counter(), saver.under_way
+
+        def finish() -> Saved | None:
+            try:
+                if hurried:
+                    return saver.finish(lambda: self._alive(position), lambda: notice.left)
+                return saver.finish(lambda: self._alive(position))
+            finally:
+                self._stalled += time.perf_counter() - began
+
+        self._outcome(step, finish)
+
+    def last(self, position: Position, sums: Sequence[float]) -> None:
+        """Saves before all leave, as far as there is time. `sums` are those of this step's signals."""
+        saver = self._saver
+        if saver is None:
+            return
+        self._enter(position, Phase.SAVE)
+        choice = last_save(saver.under_way is not None, sums[2:])
+        if choice in (LastSave.WAIT, LastSave.WAIT_AND_SAVE):
+            self.wait(position, hurried=True)
+        elif choice is LastSave.GIVE_UP_AND_SAVE and saver.under_way is not None:
+            self._give_up(saver, saver.under_way, position)
+        if choice in (LastSave.WAIT, LastSave.NOTHING):
+            self._say(f"no time to save: the last saves took up to {saver.times.total:.1f} s")
+        else:
+            self.save(position, must=True)
+            self.wait(position, hurried=True)
+        saver.tidy(max(0.0, min(TIDY_SECONDS, self._runtime.notice.left)))
+
+    def finish(self, position: Position) -> None:
+        """Waits for the last save and what follows it, at the end of the run."""
+        if self._saver is not None:
+            if self._saver.under_way is not None:
+                self._enter(position, Phase.SAVE)
+            self.wait(position)
+            self._saver.tidy()
+
+    def _give_up(self, saver: Saver, step: int, position: Position) -> None:
+        why = f"given up for the save of step {position.step}, which is the last"
+        try:
+            saved = saver.give_up(why, lambda: self._alive(position))
+        except FencedError:
+            raise
+        except CheckpointError:
+            self._left_out(step, why)
+        else:
+            if saved is not None:
+                self._saved(saved)
+
+    # -- what is told
+
+    def _alive(self, position: Position) -> None:
+        self._runtime.beats.phase(Phase.SAVE, position.step)
+
+    def _outcome(self, step: int, ask: Callable[[], Saved | None]) -> None:
+        try:
+            saved = ask()
+        except FencedError:
+            raise
+        except CheckpointError as error:
+            self._failed(step, error)
+        else:
+            if saved is not None:
+                self._saved(saved)
+
+    def _saved(self, saved: Saved) -> None:
+        self.durable, self.durable_name = saved.step, saved.name
+        if self._runtime.world.rank == 0:
+            self._records.write(
+                "save",
+                step=saved.step,
+                seconds=self._stalled,
+                bytes=saved.bytes,
+                ok=True,
+                message=saved.name,
+                reused=saved.reused,
+                staging=saved.staging,
+                stage_seconds=saved.stage_seconds,
+                upload_seconds=saved.upload_seconds,
+                commit_seconds=saved.commit_seconds,
+            )
+
+    def _failed(self, step: int, error: CheckpointError) -> None:
+        if self._runtime.world.rank == 0:
+            self._records.write(
+                "save", step=step, seconds=self._stalled, bytes=0, ok=False, message=str(error)
+            )
+            self._say(f"warning: step {step} was not saved: {error}; training goes on")
+        self._note(
+            f"save-failed/{self._state.generation}/{step}",
+            Cause.SAVE_FAILED,
+            f"step {step} was not saved: {error}",
+            step=step,
+        )
+
+    def _left_out(self, step: int, message: str) -> None:
+        if self._runtime.world.rank == 0:
+            self._records.write(
+                "save", step=step, seconds=0.0, bytes=0, ok=False, message=message, skipped=True
+            )
+            self._say(f"step {step} is not saved: {message}")
+
+    def _say(self, text: str) -> None:
+        if self._runtime.world.rank == 0:
+            self._runtime.say(text)
