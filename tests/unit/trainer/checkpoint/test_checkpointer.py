@@ -200,7 +200,7 @@ def test_a_fenced_writer_learns_it_and_leaves_nothing_that_counts(uri: str) -> N
     with pytest.raises(FencedError):
         saver.save(2, {"x": torch.ones(1)}, {})
     assert steps(uri) == [1]
-    later.save(2, {"x": torch.ones(1)}, {})
+    later.save(2, {"x": torch.zeros(1)}, {})
     assert len(RunStore(Location(uri)).location.names("packs")) == 2, "the zombie's packs were not swept"
 
 

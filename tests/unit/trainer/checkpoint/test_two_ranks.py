@@ -210,3 +210,46 @@ def test_another_configuration_is_refused_on_both(ranks: RankPool, tmp_path: Pat
     for kind, message, _ in ranks.run(_open_other, uri):
         assert kind == "RefusedError" and "seed: 1 -> 2" in message
     assert max(f.id for f in RunStore(Location(uri)).fences()) < GenerationId(2, "")
+
+
+def _save_beside(rank: int, world: int, uri: str, full: int) -> Any:
+    """Saves twice beside "steps" that only sum signals; the second fails on rank `full`, and on no other."""
+    opener = checkpointer(uri, rank, world, compression=0)
+    noise = {"t": {str(i): torch.randn(1000, generator=torch.Generator().manual_seed(i)) for i in range(4)}}
+    opener.open(noise)
+    saver = opener.saver
+    told: list[tuple[Any, ...]] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for step in (1, 2, 3):
+        noise["t"]["0"] += 1
+        noise["t"]["3"] += 1
+        saver.begin(step, noise, {}, {})
+        if step == 2 and rank == full:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        while saver.under_way is not None:
+            signals = torch.tensor(saver.signals())
+            torch.distributed.all_reduce(signals)
+            try:
+                saved = saver.heard(*signals.tolist())
+            except Exception as error:
+                told.append((step, type(error).__name__, str(error)))
+            else:
+                told += [] if saved is None else [(step, saved.step, saved.bytes, saved.reused)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    saver.tidy()
+    return told
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_all_ranks_hear_the_same_of_a_save_beside_the_training(
+    ranks: RankPool, tmp_path: Path, full: int
+) -> None:
+    uri = f"file://{tmp_path}/run"
+    first, second = ranks.run(_save_beside, uri, full)
+    assert first == second
+    assert first[0] == (1, 1, 16_000, 0)
+    assert first[1][:2] == (2, "CheckpointError") and f"rank-{full:04d}.pack" in first[1][2]
+    assert first[2] == (3, 3, 8_000, 8_000), "half has not changed since the last that was committed"
+    assert steps(uri) == [1, 3]
+    names = RunStore(Location(uri)).location.names("packs")
+    assert not [n for n in names if n.endswith(".json")], "pieces stay only until the commit"

@@ -231,14 +231,15 @@ class Saver:
             alive()
             late = left() <= 0
 
-            def tell(late: bool = late) -> tuple[float, float, bool]:
-                return (*self.signals(), late)
+            def tell(late: bool = late) -> list[float]:
+                return [*self.signals(), float(late)]
 
             told = self._ranks.together(tell)
-            if any(out_of_time for _, _, out_of_time in told) and sum(busy for busy, _, _ in told):
+            busy, failed, hurried = (sum(column) for column in zip(*told, strict=True))
+            if busy and hurried:
                 flight.fail("there was no time left to finish it")
                 continue
-            saved = self.heard(sum(busy for busy, _, _ in told), sum(failed for _, failed, _ in told))
+            saved = self.heard(busy, failed)
             if saved is not None:
                 return saved
         return None

@@ -101,7 +101,7 @@ class Uploader:
         with self._location.writing(path) as file:
             pack = PackWriter(file, self._compression.level, alive)
             for digest, box in share:
-                key = f"{box.key}@{box.offsets}"
+                key = f"{box.key} {box.offsets} {box.content.nbytes}"
                 worth = self._compression.worth(key, box.content)
                 found[digest] = pack.add(box.content, digest, worth)
                 if worth:

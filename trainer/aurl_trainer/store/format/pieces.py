@@ -8,7 +8,7 @@ Not here: who waits for whom (checkpoint/saving/).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
@@ -16,8 +16,8 @@ from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.manifest import Chunk, FormatModel, Pack, Tensor
 from aurl_trainer.store.format.sealed import seal, unseal
 
-FORMAT = "aurl-piece"
-VERSION = 1
+FORMAT: Final = "aurl-piece"
+VERSION: Final = 1
 
 
 class PieceChunk(Chunk):

@@ -1,0 +1,86 @@
+"""Saving and loading beside what others take, in the same run: `python -m bench.checkpoint --help`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bench.checkpoint import parts
+from bench.checkpoint.place import place
+from bench.checkpoint.state import count
+
+AIMS = {"stall_ratio": 1.3, "share_of_wall_time": 0.005}
+"""At most."""
+OTHERS = ("torch.save", "dcp.async_save", "lightning")
+
+
+def main() -> None:
+    """Runs the parts one after the other and prints each figure, beside its aim where it has one."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.checkpoint",
+        description=(
+            "What a save costs training, how fast it is durable beside torch.save, DCP's async_save and "
+            "Lightning's callback, what an incremental one writes, what a load needs. "
+            "Example: python -m bench.checkpoint --parameters 50M --store s3 --json out.json"
+        ),
+    )
+    parser.add_argument("--parameters", default="50M", help="of the model; AdamW triples its bytes (50M)")
+    parser.add_argument(
+        "--store", choices=("file", "s3"), default="file", help="s3 of AWS_ENDPOINT_URL, or moto"
+    )
+    parser.add_argument("--saves", type=int, default=3, help="measured ones of each kind (3)")
+    parser.add_argument("--parts", default="stall,throughput,incremental,load", help="all of them")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    parameters = count(arguments.parameters)
+    others = [o for o in OTHERS if o != "lightning" or importlib.util.find_spec("lightning")]
+    if "lightning" not in others:
+        print("lightning is not installed (pip install 'aurl[bench]'): it is left out")
+    measures: dict[str, Callable[[str, int, int], parts.Figures]] = {
+        "stall": parts.stall,
+        "throughput": partial(parts.throughput, others=others),
+        "incremental": parts.incremental,
+        "load": parts.load,
+    }
+    results: dict[str, object] = {
+        "parameters": parameters,
+        "store": arguments.store,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    for name in arguments.parts.split(","):
+        torch.manual_seed(0)
+        with place(arguments.store) as (uri, server):
+            figures = measures[name](uri, parameters, arguments.saves)
+        results[name] = figures
+        print(f"{name}: {arguments.parameters} parameters on {server}", flush=True)
+        for key, value in figures.items():
+            aim = f"   aim: at most {AIMS[key]:g}" if key in AIMS else ""
+            print(f"  {key:44} {_word(key, value)}{aim}", flush=True)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _word(key: str, value: float) -> str:
+    if key.endswith("_per_second"):
+        return f"{value / 1e6:12,.1f} MB/s"
+    if key.endswith("bytes"):
+        return f"{value / 1e6:12,.1f} MB"
+    return f"{value:12,.4f}" + (" s" if key.endswith("seconds") else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""One load in a process of its own: `python -m bench.checkpoint.loading aurl|torch.load URL PARAMETERS`.
+
+Prints the bytes by which memory grew at its peak, model and optimizer not counted, and the seconds it took.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import torch
+
+from aurl_trainer.checkpoint.checkpointer import Checkpointer
+from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
+from aurl_trainer.config.checkpoint import CheckpointConfig
+from bench.checkpoint.state import model_of, optimizer_of
+
+
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    """What it has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def main(how: str, uri: str, parameters: int) -> None:
+    """Loads once."""
+    model = model_of(parameters)
+    optimizer = optimizer_of(model)
+    # Making the state must not have needed more than it leaves, or the peak would hide the load.
+    before = max(peak(), resident())
+    began = time.perf_counter()
+    if how == "aurl":
+        opener = Checkpointer(
+            f"{uri}/aurl", run="bench", fingerprint={}, settings=CheckpointConfig(), rank=0, world=1
+        )
+        opener.open({"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)})
+    else:
+        with fsspec.open(f"{uri}/torch-1.pt", "rb") as file:
+            state = torch.load(file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    seconds = time.perf_counter() - began
+    print(peak() - before, seconds)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

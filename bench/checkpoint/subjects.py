@@ -1,0 +1,160 @@
+"""Those that save: Aurl, torch.save, DCP's async_save with its own fsspec writer, Lightning's callback.
+
+Each saves the same model and optimizer at the same place, and tells how long training was held up and when
+all was durable. Not here: what is compared (parts.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, cast
+
+import fsspec
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+
+from aurl_trainer.checkpoint.checkpointer import Checkpointer
+from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
+from aurl_trainer.checkpoint.saving.saver import Saved
+from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
+from bench.checkpoint.state import touch
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds that training was held up, and from the beginning until all was durable."""
+
+    stall: float
+    durable: float
+
+
+Saving = Callable[[int], Took]
+"""Saves once, as the checkpoint of the step given."""
+
+
+class Aurl:
+    """Our own saves; `saved` holds what each came to."""
+
+    def __init__(self, uri: str, model: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        config = CheckpointConfig(keep=KeepConfig(latest=1, best=0), **settings)
+        opener = Checkpointer(f"{uri}/aurl", run="bench", fingerprint={}, settings=config, rank=0, world=1)
+        self._state = {"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)}
+        opener.open({})
+        self._saver = opener.saver
+        self.saved: list[Saved] = []
+
+    def begin(self, step: int) -> float:
+        """Seconds that training waits; the save goes on."""
+        began = time.perf_counter()
+        self._saver.begin(step, self._state, {}, {})
+        return time.perf_counter() - began
+
+    @property
+    def landed(self) -> bool:
+        """Whether it is durable; `finish` then waits no more."""
+        return self._saver.signals()[0] == 0.0
+
+    def finish(self) -> Saved:
+        """Waits until it is durable, and what follows has ended."""
+        saved = self._saver.finish()
+        assert saved is not None
+        self._saver.tidy()
+        self.saved.append(saved)
+        return saved
+
+    def __call__(self, step: int) -> Took:
+        """One save, from beginning to end."""
+        stall = self.begin(step)
+        return Took(stall, self.finish().seconds)
+
+
+def torch_save(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Saving:
+    """torch.save into one object; on a disk it is synced, as the others' files are."""
+
+    def save(step: int) -> Took:
+        began = time.perf_counter()
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        with fsspec.open(f"{uri}/torch-{step}.pt", "wb") as file:
+            torch.save(state, file)
+            if "://" not in uri:
+                file.flush()
+                os.fsync(file.fileno())
+        took = time.perf_counter() - began
+        return Took(took, took)
+
+    return save
+
+
+def dcp_async(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Saving:
+    """DCP's async_save over its own writer for fsspec."""
+    from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+
+    def save(step: int) -> Took:
+        began = time.perf_counter()
+        state = {
+            "model": get_model_state_dict(model),
+            "optimizer": get_optimizer_state_dict(model, optimizer),
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = dcp.async_save(state, storage_writer=FsspecWriter(f"{uri}/dcp-{step}"))
+        stall = time.perf_counter() - began
+        cast("Future[Any]", found).result()
+        return Took(stall, time.perf_counter() - began)
+
+    return save
+
+
+def lightning(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer, saves: int) -> list[Took]:
+    """Lightning's ModelCheckpoint in a real fit over as many batches as there are saves."""
+    import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    took: list[Took] = []
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def training_step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
+            touch(model, optimizer)
+            return next(self.inner.parameters()).flatten()[0] * batch.sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return optimizer
+
+        def optimizer_step(
+            self, epoch: int, number: int, optimizer: Any, closure: Callable[[], Any] | None = None
+        ) -> None:
+            # The state is complete already; a step of AdamW over noise would only cost time.
+            if closure is not None:
+                closure()
+
+    class Timed(ModelCheckpoint):
+        def _save_checkpoint(self, trainer: Any, path: str) -> None:
+            began = time.perf_counter()
+            super()._save_checkpoint(trainer, path)
+            seconds = time.perf_counter() - began
+            took.append(Took(seconds, seconds))
+
+    callback = Timed(dirpath=f"{uri}/lightning", every_n_train_steps=1, save_top_k=-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_steps=saves, accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[callback],
+        )  # fmt: skip
+        trainer.fit(Module(), torch.utils.data.DataLoader(torch.ones(saves, 1)))
+    return took
