@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from aurl_trainer.engine.randomness import seed_all
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
-from aurl_trainer.errors import LeaveError, RefusedError
+from aurl_trainer.errors import FencedError, LeaveError, RefusedError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.engine.corpus import Windows
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
@@ -247,6 +250,72 @@ def test_a_damaged_checkpoint_is_an_incident_of_the_run_that_passes_it_over(tmp_
     assert (told.step, told.checkpoint) == (newest["step"], newest["message"])
     assert told == again.progress[0].noted[0], "told from the first step on, always the same"
     assert again.progress[-1].last_durable_name == again.of("save")[-1]["message"]
+
+
+class Slow(Watch):
+    """A store that holds up what it is given for step 3, until the run has come to `until`."""
+
+    def __init__(self, until: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._until = until
+        self._open = threading.Event()
+        FaultyFileSystem.reset(self._hold)
+
+    def _hold(self, number: int, kind: str, path: str) -> None:
+        if "s00000003" in path and kind != "delete":
+            assert self._open.wait(60), f"the run never came to step {self._until}"
+
+    def update(self, progress: Progress) -> None:
+        super().update(progress)
+        if progress.step >= self._until:
+            self._open.set()
+
+
+def test_training_goes_on_beside_a_slow_save_and_comes_to_the_same() -> None:
+    experiment = make_experiment()
+    experiment = experiment.model_copy(
+        update={
+            "checkpoint": CheckpointConfig(every=3, busy="skip"),
+            "monitor": MonitorConfig(evaluate_every=0, log_every=4),
+        }
+    )
+    calm = Watch()
+    _, expected = run("faulty://calm", calm, experiment)
+    watch = Slow(until=7)
+    _, weights = run("faulty://slow", watch, experiment)
+    assert torch.equal(weights, expected), "what is trained depends on when a save ends"
+    assert next(p for p in watch.progress if p.step == 6).last_durable_step is None
+    assert [r["step"] for r in watch.of("save") if r.get("skipped")][:1] == [6], "busy: skip"
+    assert [r["step"] for r in watch.of("save") if r["ok"]][0] == 3
+    assert watch.of("save")[-1]["ok"] and watch.of("save")[-1]["step"] == STEPS, (
+        "the last one is never left out"
+    )
+    assert not watch.progress[-1].warnings, "a save left out by rule is no incident"
+
+
+def test_a_notice_waits_for_the_save_under_way_and_saves_again() -> None:
+    watch = Slow(until=5, leave_after=5)
+    experiment = make_experiment().model_copy(
+        update={"monitor": MonitorConfig(evaluate_every=0, log_every=4)}
+    )
+    with pytest.raises(LeaveError):
+        run("faulty://left", watch, experiment)
+    assert [(r["step"], r["ok"]) for r in watch.of("save")] == [(3, True), (max(losses(watch)), True)]
+
+
+def test_a_world_that_was_taken_over_leaves_when_its_save_learns_it(tmp_path: Path) -> None:
+    class Overtaken(Watch):
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            if progress.step == 4 and progress.phase == Phase.STEP:
+                store = RunStore(Location(str(tmp_path)))
+                store.claim("test", make_experiment().identity(), 1)
+
+    watch = Overtaken()
+    with pytest.raises(FencedError, match="generation 2 has taken over"):
+        run(str(tmp_path), watch)
+    assert max(losses(watch)) < STEPS
+    assert not [r for r in watch.of("save") if not r["ok"]], "to be replaced is no failed save"
 
 
 def test_another_experiment_on_the_same_place_is_refused(tmp_path: Path) -> None:
