@@ -111,6 +111,8 @@ def _small_disk_on(rank: int, world: int, uri: str, full: int) -> Any:
     noise = {"t": {str(i): torch.randn(1000, generator=torch.Generator().manual_seed(i)) for i in range(4)}}
     saver.open(noise)
     saver.save(1, noise, {})
+    for tensor in noise["t"].values():
+        tensor += 1
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if rank == full:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -215,17 +217,20 @@ def test_another_configuration_is_refused_on_both(ranks: RankPool, tmp_path: Pat
 def _save_beside(rank: int, world: int, uri: str, full: int) -> Any:
     """Saves twice beside "steps" that only sum signals; the second fails on rank `full`, and on no other."""
     opener = checkpointer(uri, rank, world, compression=0)
-    noise = {"t": {str(i): torch.randn(1000, generator=torch.Generator().manual_seed(i)) for i in range(4)}}
+    noise = {
+        part: {str(i): torch.randn(1000, generator=torch.Generator().manual_seed(seed + i)) for i in range(4)}
+        for part, seed in (("frozen", 0), ("trained", 10))
+    }
     opener.open(noise)
     saver = opener.saver
     told: list[tuple[Any, ...]] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for step in (1, 2, 3):
-        noise["t"]["0"] += 1
-        noise["t"]["3"] += 1
-        saver.begin(step, noise, {}, {})
+        for tensor in noise["trained"].values():
+            tensor += 1
         if step == 2 and rank == full:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        saver.begin(step, noise, {}, {})
         while saver.under_way is not None:
             signals = torch.tensor(saver.signals())
             torch.distributed.all_reduce(signals)
@@ -247,9 +252,9 @@ def test_all_ranks_hear_the_same_of_a_save_beside_the_training(
     uri = f"file://{tmp_path}/run"
     first, second = ranks.run(_save_beside, uri, full)
     assert first == second
-    assert first[0] == (1, 1, 16_000, 0)
+    assert first[0] == (1, 1, 32_000, 0)
     assert first[1][:2] == (2, "CheckpointError") and f"rank-{full:04d}.pack" in first[1][2]
-    assert first[2] == (3, 3, 8_000, 8_000), "half has not changed since the last that was committed"
+    assert first[2] == (3, 3, 16_000, 16_000), "half has not changed since the last that was committed"
     assert steps(uri) == [1, 3]
     names = RunStore(Location(uri)).location.names("packs")
     assert not [n for n in names if n.endswith(".json")], "pieces stay only until the commit"

@@ -28,7 +28,7 @@ def choose(ranks: list[tuple[float, float, float]], under_way: float | None) -> 
         (20, 1, 20, 15, LastSave.WAIT),  # only what is nearly done can end
         (5, 1, 20, 2, LastSave.NOTHING),
         (-1, 0, 0, None, LastSave.NOTHING),
-        (30, 0, 0, 20, LastSave.GIVE_UP_AND_SAVE),  # the first save goes on for 20 s: 25 s are assumed
+        (29, 0, 0, 20, LastSave.GIVE_UP_AND_SAVE),  # the first save goes on for 20 s: 25 s are assumed
         (30, 0, 0, 28, LastSave.WAIT),
     ],
 )

@@ -6,10 +6,7 @@ collective: ranks learn of each other's flights where they meet anyway (saver.py
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,9 +17,6 @@ from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.incremental import Placed
 
 log = logging.getLogger(__name__)
-
-NICENESS = 10
-"""Saving takes what computing leaves."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +48,6 @@ class Errand:
         self._thread.start()
 
     def _run(self) -> None:
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # there, priorities belong to threads
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             self._work()
         except BaseException as error:
