@@ -1,8 +1,8 @@
 """Ranks that save without end until they are killed: `python -m ...killed URL WORLD`, one kill a line.
 
-A line is a delay in seconds and a rank. Children are forked, open the run, report, and save beside what
-stands for training, until the delay has passed and SIGKILL takes that rank, and then the others. Forking
-spares the import of torch for each kill.
+A line is a number of saves, a delay in seconds, and a rank. Children are forked, open the run, and save
+beside what stands for training. When so many saves are committed and the delay has passed SIGKILL takes that
+rank, and then the others. Forking spares the import of torch for each kill.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ def _save_for_ever(uri: str, rank: int, world: int, rendezvous: str, report: int
             signals = torch.tensor(saver.signals())
             if world > 1:
                 dist.all_reduce(signals)
-            saver.heard(*signals.tolist())
+            if saver.heard(*signals.tolist()) is not None and rank == 0:
+                os.write(report, b".")
 
 
 def main(uri: str, world: int) -> None:
     """Serves kills until the input ends."""
     for line in sys.stdin:
-        delay, first = line.split()
+        saves, delay, first = line.split()
         ready, report = os.pipe()
         children = []
         with tempfile.TemporaryDirectory() as folder:
@@ -67,14 +68,15 @@ def main(uri: str, world: int) -> None:
                     _save_for_ever(uri, rank, world, str(Path(folder) / "rendezvous"), report)
                 children.append(child)
             os.close(report)
-            if not os.read(ready, 1):
-                raise SystemExit("a child died by itself")
-            os.close(ready)
+            for _ in range(1 + int(saves)):
+                if not os.read(ready, 1):
+                    raise SystemExit("a child died by itself")
             time.sleep(float(delay))
             for child in [children.pop(int(first)), *children]:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 time.sleep(0.02)  # the others may go on alone for a moment
+            os.close(ready)
         print("killed", flush=True)
 
 

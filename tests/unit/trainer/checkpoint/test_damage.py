@@ -14,6 +14,7 @@ import torch
 
 from aurl_trainer.checkpoint.loading import load_weights
 from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.store.format.manifest import VERSION
 from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import RunStore
@@ -153,7 +154,7 @@ def test_a_checkpoint_of_a_newer_format_stops_the_run(run: Run) -> None:
     path = objects(store, 3)[0]
     value = json.loads(store.location.get(path))
     del value["digest"]
-    store.location.put(path, seal(value | {"version": 2}))
+    store.location.put(path, seal(value | {"version": VERSION + 1}))
     with pytest.raises(CheckpointError, match="written by a newer Aurl") as error:
         checkpointer(uri).open(state(*make(9)))
     assert not isinstance(error.value, DamagedError), "it would have been passed over, and then lost"

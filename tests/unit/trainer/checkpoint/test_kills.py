@@ -35,7 +35,8 @@ def test_after_a_kill_at_any_instant_the_newest_checkpoint_verifies_and_loads(
     interrupted = 0
     try:
         for kill in range(kills):
-            victim.stdin.write(f"{random_.uniform(0.0, 0.15)} {random_.randrange(world)}\n")
+            delay, first = random_.uniform(0.0, 0.15), random_.randrange(world)
+            victim.stdin.write(f"{random_.choice((0, 0, 1, 2))} {delay} {first}\n")
             victim.stdin.flush()
             assert victim.stdout.readline() == "killed\n", f"the saver failed at kill {kill}"
             store = RunStore(Location(uri))

@@ -9,7 +9,7 @@ import pytest
 
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
 from aurl_trainer.store.choose import candidates, checkpoints_of
-from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.manifest import VERSION, Manifest
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.packs import Wanted, read_chunks
 from aurl_trainer.store.format.sealed import seal
@@ -174,11 +174,11 @@ def test_while_a_newer_format_is_there_nothing_is_removed(uri: str) -> None:
     manifests = [save(store, claim.id, n, n * 10) for n in (1, 2, 3)]
     value = json.loads(manifests[0].to_bytes())
     del value["digest"]
-    store.location.put(manifests[0].checkpoint.manifest, seal(value | {"version": 2, "news": 1}))
+    store.location.put(manifests[0].checkpoint.manifest, seal(value | {"version": VERSION + 1, "news": 1}))
     reader = RunStore(Location(uri))
     reader.retain(claim.id, 1, 0)
     assert steps(reader) == [10, 20, 30]
-    with pytest.raises(CheckpointError, match=r"newer Aurl \(checkpoint format 2;") as error:
+    with pytest.raises(CheckpointError, match=rf"newer Aurl \(checkpoint format {VERSION + 1};") as error:
         reader.manifest(manifests[0].checkpoint)
     assert not isinstance(error.value, DamagedError)
 

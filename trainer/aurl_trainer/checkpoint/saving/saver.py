@@ -39,6 +39,8 @@ LAST_WAIT = 60.0
 """Seconds that a save waits for what follows the one before it."""
 PIECE_WAITS = (0.01, 1.0)
 """Seconds between two looks for a rank's piece: at first, and at most."""
+ELSEWHERE = "it has failed on another rank"
+"""Why a rank gives up that has not failed itself."""
 REMEMBERED_TIMES = 4
 """Of so many saves the slowest counts for what the next may take."""
 
@@ -214,7 +216,7 @@ class Saver:
             return None
         if busy:
             if failed:
-                self._flight.give_up("it has failed on another rank")
+                self._flight.give_up(ELSEWHERE)
             return None
         return self._settle()
 
@@ -375,6 +377,7 @@ class Saver:
         self._flight, self._last = None, flight
         landings = self._ranks.together(lambda: landing)
         errors = [(m.error, m.message) for m in landings if m.error is not None]
+        errors = [e for e in errors if e[1] != ELSEWHERE] or errors
         if errors:
             if any(m.committing for m in landings):
                 # The manifest may still arrive: what it refers to stays until the next save, and that one
