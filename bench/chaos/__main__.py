@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from aurl_operator.backends.local.rundir import read_ledger
 from aurl_trainer.contract import ExitCode
 from aurl_trainer.errors import AurlTrainerError
 from bench.chaos.campaign import Leader, Struck, StuckError
 from bench.chaos.job import job, write_music
-from bench.chaos.judge import Result, Trace, damage, differences, result, trace
+from bench.chaos.judge import Result, Trace, damage, differences, noticed, result, trace
 from bench.chaos.plan import Mode, RunPlan, plan
 from bench.chaos.report import Judged, as_json, figures, last_line, page, table
 from bench.chaos.stages import Rhythm
@@ -93,6 +94,7 @@ class Campaign:
         problems += [f"left over: {line}" for line in leftovers(run)]
         try:
             problems += [f"damaged: {line}" for line in damage(run)]
+            problems += noticed(read_ledger(run))
             found = (trace(run), result(run))
             problems += differences((calm.trace, calm.result), found)
         except (AurlTrainerError, IndexError) as error:

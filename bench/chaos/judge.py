@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aurl_trainer.contract import RunFile
+from aurl_trainer.contract import Cause, LedgerEntry, RunFile
 from aurl_trainer.monitor.records import read_records
 from aurl_trainer.store.format.packs import Wanted, read_chunks
 from aurl_trainer.store.location import Location
@@ -123,6 +123,12 @@ def damage(run: Path) -> list[str]:
     """One line for each thing that is wrong with any checkpoint the run has left, void ones included."""
     store = RunStore(Location(str(run / RunFile.CHECKPOINTS)))
     return [problem for name in store.committed() for problem in verify(store, name).problems]
+
+
+def noticed(entries: Iterable[LedgerEntry]) -> list[str]:
+    """One line for each incident that no kill may cause: a checkpoint damaged, a resume that differs."""
+    never = (Cause.CHECKPOINT_DAMAGED, Cause.RESUME_MISMATCH)
+    return [f"{e.cause}: {e.message}" for e in entries if e.kind == "incident" and e.cause in never]
 
 
 def differences(expected: tuple[Trace, Result], found: tuple[Trace, Result]) -> list[str]:

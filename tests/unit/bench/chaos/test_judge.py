@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.chaos.judge import SHOWN, Result, differences, traced
+from aurl_trainer.contract import Cause, LedgerEntry
+from bench.chaos.judge import SHOWN, Result, differences, noticed, traced
 
 
 def start(generation: int, world: int = 2) -> dict[str, Any]:
@@ -79,6 +80,14 @@ def test_missing_steps_and_tensors_are_differences_and_many_are_counted() -> Non
     ]
     many = Result("v1", {f"model.{i}": "x" for i in range(SHOWN + 3)})
     assert lines(CALM, many)[-1] == f"final tensor: {3 + 2} more differ"
+
+
+def test_incidents_that_no_kill_may_cause_are_differences() -> None:
+    entries = [
+        LedgerEntry(kind="incident", at=1.0, id=cause, cause=cause, message="m")
+        for cause in (Cause.CRASH, Cause.SAVE_FAILED, Cause.RESUME_MISMATCH, Cause.CHECKPOINT_DAMAGED)
+    ]
+    assert noticed(entries) == ["resume-mismatch: m", "checkpoint-damaged: m"]
 
 
 def test_one_digest_stands_for_all_tensors() -> None:
