@@ -6,13 +6,14 @@ Pods get an address and run; a test ends them as it likes. No machine and no con
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from datetime import UTC, datetime
 from typing import Any
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+
+from tests.integration.apiserver.client import api_client
 
 MANAGED = "app.kubernetes.io/managed-by=aurl"
 
@@ -31,8 +32,7 @@ class Kubelet:
         self._seen: set[str] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        # A process for each call, as by kubectl, would cost more than all that is tested.
-        self._client = config.new_client_from_config(os.environ["KUBECONFIG"])
+        self._client = api_client()
         self._api = client.CoreV1Api(self._client)
 
     def __enter__(self) -> Kubelet:
@@ -42,7 +42,6 @@ class Kubelet:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(10)
-        self._client.close()
 
     def pods(self, role: str | None = None) -> list[dict[str, Any]]:
         """Pods that run, newest attempt last."""

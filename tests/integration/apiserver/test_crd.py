@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.integration.apiserver.client import job_object
 from tests.integration.apiserver.conftest import ROOT, kubectl
 
 CHECKPOINT = {"uri": "s3://bucket/run"}
@@ -32,8 +32,7 @@ def apply(text: str) -> str:
 
 
 def get(namespace: str, name: str = "bach") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(kubectl("-n", namespace, "get", "atj", name, "-o", "json").stdout)
-    return found
+    return job_object(namespace, name)
 
 
 BACKOFF = {"initialSeconds": 50, "maxSeconds": 5}

@@ -30,7 +30,7 @@ APART = WINDOW + 1.0
 
 ONE = {"min": 1, "max": 1}
 
-AT_ONCE = 5
+AT_ONCE = 4
 """Lives of jobs at once, where there are many."""
 
 
@@ -63,8 +63,8 @@ def whole(kubelet: Kubelet, but: set[str], losses: int = 0) -> Callable[[], list
     """Two nodes that run, none of them among `but`, as the operator sees it too, after so many losses."""
 
     def probe() -> list[dict[str, Any]] | None:
-        found = status(kubelet.namespace)
         nodes = [p for p in kubelet.pods("node") if p["metadata"]["uid"] not in but]
+        found = status(kubelet.namespace)
         ready = (found.get("nodes") or {}).get("ready")
         booked = sum((found.get("restarts") or {}).values())
         return nodes if len(nodes) == 2 and ready == 2 and booked == losses else None
