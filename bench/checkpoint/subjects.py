@@ -43,7 +43,7 @@ class Aurl:
     """Our own saves; `saved` holds what each came to."""
 
     def __init__(self, uri: str, model: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
-        config = CheckpointConfig(keep=KeepConfig(latest=1, best=0), **settings)
+        config = CheckpointConfig(keep=KeepConfig(latest=1, best=0, grace_seconds=0), **settings)
         opener = Checkpointer(f"{uri}/aurl", run="bench", fingerprint={}, settings=config, rank=0, world=1)
         self._state = {"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)}
         opener.open({})

@@ -6,6 +6,7 @@
     ├── CheckpointError     a checkpoint or its location cannot be used
     │   ├── DamagedError    an object is not what its manifest says
     │   └── FencedError     a later generation has taken over: this one may not write
+    ├── QueryError          a condition or an order on the command line is not understood
     ├── RefusedError        would harm something that exists
     ├── MissingError        a program, package or file is not there
     ├── DivergedError       training left the range of numbers
@@ -55,6 +56,12 @@ class FencedError(CheckpointError):
     """A later generation has taken over this run: this one may not write any more."""
 
     exit_code = ExitCode.REJOIN
+
+
+class QueryError(AurlTrainerError):
+    """A condition or an order on the command line is not understood. The message points at the place."""
+
+    exit_code = ExitCode.USAGE
 
 
 class RefusedError(AurlTrainerError):

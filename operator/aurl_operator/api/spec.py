@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from aurl_operator.api.base import ApiModel, Name, Seconds
 from aurl_operator.api.recovery import Recovery
 from aurl_operator.api.status import JobStatus
+from aurl_trainer.config.reference import Reference
+from aurl_trainer.errors import ConfigError
 
 API_VERSION = "aurl.dev/v1alpha1"
 KIND = "AurlTrainingJob"
@@ -30,6 +32,14 @@ def _quantity(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(QUANTITY, value) and len(value) <= 64:
         return value
     raise ValueError(f"expected a quantity such as 2, 500m or 8Gi; found {value!r}")
+
+
+def _reference(value: str) -> str:
+    try:
+        Reference.parse(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
 QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e[0-9]+)?"
@@ -76,13 +86,25 @@ class Resources(ApiModel):
     )
 
 
+Metric = Annotated[str, Field(min_length=1, max_length=128)]
+
+
 class Keep(ApiModel):
-    """Which checkpoints stay: those that any of the two keeps."""
+    """Which checkpoints stay: those that any rule keeps, and those with a tag."""
 
     latest: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """The newest N."""
     best: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    """The N with the lowest validation NLL."""
+    """The N best by `by`."""
+    by: Annotated[dict[Metric, float], Field(min_length=1, max_length=32)] | None = None
+    """What is best: metrics and their weights, the lowest weighted sum; a metric of which more is better has
+    a negative weight. Absent: the validation NLL, `{val_nll: 1}`."""
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """The first save at or after each multiple of so many steps."""
+    every_minutes: Annotated[int, Field(ge=1, le=10 * 365 * 1440)] | None = None
+    """The first save in each span of so many minutes."""
+    grace_seconds: Seconds | None = None
+    """What was kept so many seconds ago stays: whoever began to read it then can finish."""
 
 
 class Checkpoint(ApiModel):
@@ -135,6 +157,10 @@ class JobSpec(ApiModel):
     """A script and its arguments as after torchrun's own options: `[train.py, --lr, "0.1"]`, or
     `[-m, package.module]`. It needs nothing of Aurl."""
     checkpoint: Checkpoint = Checkpoint()
+    init_from: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_reference)] | None = None
+    """Checkpoint whose weights a `training` job begins with, as in `s3://bucket/other@best:val_nll`: a run's
+    URL, or the name of one beside `checkpoint.uri`; after an @ latest, best, best:METRIC, step:1200, v12, or
+    a tag. A job that has saved goes on from its own."""
     recovery: Recovery = Recovery()
     cleanup: Cleanup = Cleanup()
     active_deadline_seconds: Annotated[int, Field(ge=1, le=10 * 365 * 86400)] | None = None
@@ -158,6 +184,8 @@ class JobSpec(ApiModel):
     def _one_program(self) -> JobSpec:
         if (self.training is None) == (self.command is None):
             raise ValueError("name exactly one of training and command")
+        if self.command is not None and self.init_from is not None:
+            raise ValueError("initFrom goes with training; a command loads its own checkpoints")
         return self
 
 

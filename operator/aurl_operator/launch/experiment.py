@@ -12,21 +12,27 @@ from pydantic import ValidationError
 
 from aurl_operator.api.spec import AurlTrainingJob
 from aurl_trainer.config.experiment import Experiment, merge, resolve
+from aurl_trainer.config.reference import beside
 from aurl_trainer.errors import ConfigError
 
 
 def experiment(job: AurlTrainingJob, checkpoints: str | None = None) -> Experiment | None:
     """The job's experiment, None for a `command` job. `checkpoints`: their URL if neither names one.
 
-    What `spec.checkpoint` says goes before what the experiment says. Raises ConfigError.
+    What `spec.checkpoint` and `spec.initFrom` say goes before what the experiment says; a run that initFrom
+    calls by name lies beside `checkpoint.uri`. Raises ConfigError.
     """
     if job.spec.training is None:
         return None
     raw = resolve(job.spec.training)
     asked = job.spec.checkpoint
-    over = {"uri": asked.uri, "every": asked.every, "keep": asked.keep.model_dump(exclude_none=True)}
+    keep = asked.keep.model_dump(exclude_none=True, by_alias=False)
+    over = {"uri": asked.uri, "every": asked.every, "keep": keep}
     raw = merge({"checkpoint": {}}, raw)
     raw["checkpoint"] = merge(raw["checkpoint"] or {}, {k: v for k, v in over.items() if v})
+    first = job.spec.init_from or raw.get("init_from")
+    if isinstance(first, str):
+        raw["init_from"] = beside(first, raw["checkpoint"].get("uri"))
     raw["checkpoint"].setdefault("uri", checkpoints)
     try:
         return Experiment.model_validate(raw)

@@ -29,6 +29,7 @@ from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location import Location
+from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import Claim, RunStore
 
 log = logging.getLogger(__name__)
@@ -259,9 +260,8 @@ class Checkpointer:
     def _retain(self, orphans_only: bool) -> None:
         """On rank 0. Retention never fails a save: what it could not remove goes the next time."""
         assert self._claim is not None
-        keep = self._settings.keep
         try:
-            self._store.retain(self._claim.id, keep.latest, keep.best, orphans_only=orphans_only)
+            retain(self._store, self._claim.id, self._settings.keep, orphans_only=orphans_only)
         except AurlTrainerError as error:
             log.warning("old checkpoints stay for now: %s", error)
 

@@ -8,8 +8,9 @@ import torch
 
 from aurl_trainer.checkpoint.parts import ModelPart
 from aurl_trainer.checkpoint.transfer import read
+from aurl_trainer.config.reference import Latest, Which
 from aurl_trainer.errors import DamagedError
-from aurl_trainer.store.choose import Which, candidates
+from aurl_trainer.store.choose import candidates
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import RunStore
@@ -20,20 +21,20 @@ MODEL = "model"
 """The name under which the training loop saves the model."""
 
 
-def open_manifest(uri: str, which: Which = "latest") -> Manifest:
-    """The manifest of the newest, the best, or one step's checkpoint at `uri`, unread but for itself.
+def open_manifest(uri: str, which: Which = Latest()) -> Manifest:
+    """The manifest of the checkpoint at `uri` that `which` means, unread but for itself.
 
     What a model must be built like: `identity` and `extra`. Raises CheckpointError when there is none.
     """
     return candidates(RunStore(Location(uri)), which)[0]
 
 
-def load_weights(uri: str, model: torch.nn.Module, which: Which = "latest") -> Manifest:
-    """Loads the model's weights from the newest ("latest"), the best ("best") or one step's checkpoint.
+def load_weights(uri: str, model: torch.nn.Module, which: Which = Latest()) -> Manifest:
+    """Loads the model's weights from the checkpoint at `uri` that `which` means.
 
-    `best` is the lowest val_nll. A damaged checkpoint is passed over with a warning, except where a step
-    was asked for. Only the model's bytes are read. Raises CheckpointError when there is no checkpoint, or
-    it does not fit the model, and DamagedError when none is whole.
+    For the latest and the best a damaged one is passed over with a warning. Only the model's bytes are read.
+    Raises CheckpointError when there is no checkpoint, or it does not fit the model, and DamagedError when
+    none is whole.
     """
     store = RunStore(Location(uri))
     damage: DamagedError | None = None

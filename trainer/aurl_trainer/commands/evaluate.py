@@ -12,10 +12,11 @@ from typing import Annotated
 
 import typer
 
+from aurl_trainer.commands.checkpoints.asked import Checkpoint
+
 
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, or a checkpoint URL.")],
-    checkpoint: Annotated[str, typer.Option(help="latest, best, or a step's number.")] = "latest",
+    checkpoint: Checkpoint,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Use only the first so many held-out samples.")
     ] = None,
@@ -30,13 +31,13 @@ def evaluate(
     \b
     Examples:
       aurl evaluate runs/bach
-      aurl evaluate runs/bach --checkpoint best --json
+      aurl evaluate runs/bach@best --json
     """
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-    from aurl_trainer.commands.trained import open_trained, which_checkpoint
+    from aurl_trainer.commands.trained import open_trained
     from aurl_trainer.data.dataset import LazyMidiDataset
     from aurl_trainer.engine.evaluation import evaluate as measure_model
     from aurl_trainer.engine.parallel import World
@@ -44,7 +45,7 @@ def evaluate(
     from aurl_trainer.music.baselines import measure
 
     interactive = sys.stderr.isatty()
-    trained = open_trained(run, which_checkpoint(checkpoint), progress=interactive)
+    trained = open_trained(checkpoint, progress=interactive)
     training = LazyMidiDataset(trained.prepared, "train")
     held_out = LazyMidiDataset(trained.prepared, "validation")
     count = min(samples or len(held_out), len(held_out))

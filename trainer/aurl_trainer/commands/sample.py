@@ -13,13 +13,13 @@ from typing import Annotated
 
 import typer
 
+from aurl_trainer.commands.checkpoints.asked import Checkpoint
 from aurl_trainer.contract import RunFile
 
 
 def sample(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, or a checkpoint URL.")],
+    checkpoint: Checkpoint,
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, max=64, help="Number of pieces.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="latest, best, or a step's number.")] = "latest",
     prompt: Annotated[Path | None, typer.Option(help="A MIDI file whose music the pieces continue.")] = None,
     prompt_bars: Annotated[
         int | None, typer.Option(min=1, help="Take only so many bars of the prompt.")
@@ -49,19 +49,18 @@ def sample(
     Examples:
       aurl sample runs/bach --n 4
       aurl sample runs/bach --temperature 0.8 --seed 7
-      aurl sample runs/bach --checkpoint best --out /tmp/music
+      aurl sample runs/bach@best --out /tmp/music
       aurl sample runs/bach --prompt opening.mid --prompt-bars 2
       aurl sample gs://bucket/bach/checkpoints --json
     """
-    from aurl_trainer.commands.trained import open_trained, which_checkpoint
+    from aurl_trainer.commands.trained import open_trained
     from aurl_trainer.music.prompts import read_prompt
     from aurl_trainer.music.sampled import sample_pieces
 
-    which = which_checkpoint(checkpoint)
     if prompt_bars is not None and prompt is None:
         raise typer.BadParameter("goes with --prompt", param_hint="--prompt-bars")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    trained = open_trained(run, which, progress=sys.stderr.isatty())
+    trained = open_trained(checkpoint, progress=sys.stderr.isatty())
     given = {"count": n, "tokens": tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     base = trained.experiment.samples
     config = base.model_copy(update={k: v for k, v in given.items() if v is not None})
@@ -70,7 +69,8 @@ def sample(
     prompts = [read_prompt(prompt, trained.prepared, prompt_bars)] if prompt is not None else None
     if seed is None:
         seed = trained.experiment.seed
-    inside = Path(run) / RunFile.SAMPLES if Path(run).is_dir() else Path(RunFile.SAMPLES)
+    run = Path(checkpoint.run)
+    inside = run / RunFile.SAMPLES if run.is_dir() else Path(RunFile.SAMPLES)
     folder = out if out is not None else inside
     label = f"seed-{seed}-"
     files = sample_pieces(

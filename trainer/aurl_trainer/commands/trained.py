@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurl_trainer.config.reference import Reference
 from aurl_trainer.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from aurl_trainer.config.experiment import Experiment
     from aurl_trainer.data.prepared import PreparedData
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
-    from aurl_trainer.store.choose import Which
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,8 @@ class Trained:
     device: torch.device
 
 
-def which_checkpoint(text: str) -> Which:
-    """`latest`, `best`, or a step's number. Raises typer.BadParameter."""
-    import typer
-
-    if text in ("latest", "best"):
-        return text  # type: ignore[return-value]
-    if text.isdecimal():
-        return int(text)
-    raise typer.BadParameter(f"expected latest, best, or a step's number, found {text!r}")
-
-
-def open_trained(run: str, which: Which, progress: bool) -> Trained:
-    """The model of a run: a run's directory or a checkpoint URL. The music is prepared if it is not yet.
+def open_trained(checkpoint: Reference, progress: bool) -> Trained:
+    """The model that a reference means. The music is prepared if it is not yet.
 
     Raises MissingError (no such run), CheckpointError (none that fits), and what preparing may raise.
     """
@@ -55,8 +44,8 @@ def open_trained(run: str, which: Which, progress: bool) -> Trained:
     from aurl_trainer.store.choose import checkpoints_of
     from aurl_trainer.store.format.plain import decode
 
-    uri = checkpoints_of(run)
-    extra: Any = decode(open_manifest(uri, which).extra)
+    uri = checkpoints_of(checkpoint.run)
+    extra: Any = decode(open_manifest(uri, checkpoint.which).extra)
     if not isinstance(extra, dict) or "experiment" not in extra:
         raise CheckpointError(f"{uri}: this checkpoint does not say which experiment it is of")
     experiment = Document(extra["experiment"], f"{uri}: experiment").validate(Experiment)
@@ -64,6 +53,6 @@ def open_trained(run: str, which: Which, progress: bool) -> Trained:
     model = MusicTransformerVAEGAN(
         experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
     )
-    loaded = load_weights(uri, model, which)
+    loaded = load_weights(uri, model, checkpoint.which)
     device = pick_device(experiment.engine.device, 0)
     return Trained(model.to(device).eval(), loaded.step, experiment, prepared, device)

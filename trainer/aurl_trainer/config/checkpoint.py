@@ -5,20 +5,39 @@ Not here: the format (the rooms `store/` and `checkpoint/`).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from aurl_trainer.config.base import Config
+from aurl_trainer.config.reference import BEST_BY
 
 
 class KeepConfig(Config):
-    """Retention: a checkpoint goes when no rule keeps it."""
+    """Retention: a checkpoint goes when no rule keeps it. Those with a tag always stay."""
 
     latest: int = Field(default=3, ge=1)
     """The newest N."""
     best: int = Field(default=1, ge=0)
-    """The N with the lowest validation NLL."""
+    """The N best by `by`."""
+    by: dict[Annotated[str, Field(min_length=1, max_length=128)], float] = Field(
+        default={BEST_BY: 1.0}, min_length=1, max_length=32
+    )
+    """What is best: metrics and their weights; the lowest weighted sum wins, so a metric of which more is
+    better has a negative weight. A checkpoint that lacks one of them is not rated."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """The first save at or after each multiple of so many steps."""
+    every_minutes: int | None = Field(default=None, ge=1)
+    """The first save in each span of so many minutes."""
+    grace_seconds: int = Field(default=60, ge=0)
+    """What was kept so many seconds ago stays: whoever began to read it then can finish."""
+
+    @field_validator("by")
+    @classmethod
+    def _weighs_something(cls, value: dict[str, float]) -> dict[str, float]:
+        if not all(value.values()):
+            raise ValueError("a weight of 0 weighs nothing: leave that metric out")
+        return value
 
 
 class PeersConfig(Config):

@@ -107,12 +107,13 @@ def load_config(name_or_path: str | Path) -> Experiment:
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`base` with `over` laid on it, mapping by mapping; lists and scalars are replaced.
 
-    `source` of the data is replaced whole: another source shares nothing with the preset's.
+    `source` of the data is replaced whole: another source shares nothing with the preset's. So are the
+    weights in `by`.
     """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict) and key != "source"
+        both = isinstance(old, dict) and isinstance(value, dict) and key not in ("source", "by")
         merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 

@@ -147,6 +147,18 @@ def tag_problem(text: str) -> str | None:
     return None
 
 
+def beside(text: str, uri: str | None) -> str:
+    """The reference `text`; a run that it calls by name alone lies beside the one at `uri`, if that is a URL.
+
+    Raises ConfigError as `Reference.parse` does.
+    """
+    found = Reference.parse(text)
+    above, _, last = (uri or "").rstrip("/").rpartition("/")
+    if "/" in found.run or not last or "://" not in above:
+        return text
+    return str(Reference(f"{above}/{found.run}", found.which, found.said))
+
+
 def _named(run: str, text: str) -> str:
     if not run:
         raise ConfigError([f"{text!r}: names no run; expected RUN or RUN@WHICH, as in runs/bach@best"])

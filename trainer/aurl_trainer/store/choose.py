@@ -1,37 +1,90 @@
-"""Which checkpoint is meant: the newest, the best, or the one of a step; and which run.
+"""Which run and which checkpoint a reference means.
 
-Not here: loading it (checkpoint/loading.py).
+Not here: how references are written (config/reference.py), loading (checkpoint/loading.py).
 """
 
 from __future__ import annotations
 
-import math
+import os
 from pathlib import Path
-from typing import Literal
+from typing import assert_never
 
 import yaml
 
+from aurl_trainer.config.reference import Best, Exact, Latest, Number, Step, Tag, Which
 from aurl_trainer.contract import RunFile
 from aurl_trainer.errors import CheckpointError, DamagedError, MissingError
 from aurl_trainer.store.format.manifest import Manifest
-from aurl_trainer.store.format.names import MANIFESTS
-from aurl_trainer.store.retention import BEST_BY
+from aurl_trainer.store.format.names import MANIFESTS, CheckpointName
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.retention.rules import rating
 from aurl_trainer.store.run_store import RunStore
 
-Which = Literal["latest", "best"] | int
+RUNS = "AURL_RUNS"
+"""Environment variable: the folder or URL below which runs lie that are called by name alone."""
+
+LOCAL_RUNS = "runs"
+"""Where `aurl run` puts runs, below the working directory."""
 
 
 def candidates(store: RunStore, which: Which) -> list[Manifest]:
     """The manifests that `which` may mean, the first choice first; at least one.
 
-    Raises CheckpointError when there is none, DamagedError when no manifest is readable.
+    More than one only for the latest and the best: a damaged one may be passed over. Raises CheckpointError
+    naming what there is when there is none, DamagedError when no manifest is readable.
     """
     names = list(reversed(store.valid()))
-    if isinstance(which, int):
-        steps = sorted({n.step for n in names})
-        names = [n for n in names if n.step == which]
-        if not names:
-            raise CheckpointError(f"{store.location.uri}: no checkpoint of step {which}; there are: {steps}")
+    match which:
+        case Latest():
+            return _readable(store, names)
+        case Best():
+            return _best(store, names, which)
+        case Step():
+            return [store.manifest(_one(store, [n for n in names if n.step == which.step], names, which))]
+        case Number():
+            found = [n for n in names if n.number == which.number]
+            return [store.manifest(_one(store, found, names, which))]
+        case Exact():
+            every = store.committed()  # also one that does not count: whoever says its whole name means it
+            return [store.manifest(_one(store, [n for n in every if str(n) == which.name], names, which))]
+        case Tag():
+            return [store.manifest(_tagged(store, which.name))]
+        case _:
+            assert_never(which)
+
+
+def resolve(store: RunStore, which: Which) -> CheckpointName:
+    """The checkpoint that `which` means, unread where its name tells. Raises as `candidates` does."""
+    if isinstance(which, Latest):
+        names = store.valid()
+        return names[-1] if names else _one(store, [], [], which)
+    return candidates(store, which)[0].checkpoint
+
+
+def _one(
+    store: RunStore, found: list[CheckpointName], names: list[CheckpointName], which: Which
+) -> CheckpointName:
+    if found:
+        return found[0]
+    uri = store.location.uri
+    if not names:
+        raise CheckpointError(f"{uri}: no checkpoint there")
+    if isinstance(which, Step):
+        steps = ", ".join(str(s) for s in sorted({n.step for n in names}))
+        raise CheckpointError(f"{uri}: no checkpoint of step {which.step}; there are: {steps}")
+    there = ", ".join(f"v{n.number} (step {n.step})" for n in reversed(names))
+    raise CheckpointError(f"{uri}: no checkpoint {which}; there are: {there}")
+
+
+def _tagged(store: RunStore, tag: str) -> CheckpointName:
+    tags = store.tags()
+    if tag not in tags:
+        there = ", ".join(tags) or "none; aurl checkpoints tag RUN@WHICH NAME makes one"
+        raise CheckpointError(f"{store.location.uri}: no tag {tag!r}; there are: {there}")
+    return tags[tag]
+
+
+def _readable(store: RunStore, names: list[CheckpointName]) -> list[Manifest]:
     if not names:
         raise CheckpointError(f"{store.location.uri}: no checkpoint there")
     manifests = []
@@ -41,36 +94,70 @@ def candidates(store: RunStore, which: Which) -> list[Manifest]:
             manifests.append(store.manifest(name))
         except DamagedError as error:
             damage = error
-    if which == "best":
-        manifests.sort(key=rating)
     if not manifests:
         assert damage is not None
         raise damage
     return manifests
 
 
-def rating(manifest: Manifest) -> float:
-    """What `best` goes by, lower is better; infinite for one saved without it."""
-    value = manifest.metrics.get(BEST_BY)
-    return math.inf if value is None else value
+def _best(store: RunStore, names: list[CheckpointName], which: Best) -> list[Manifest]:
+    manifests = _readable(store, names)
+    by = {which.metric: -1.0 if which.greatest else 1.0}
+    rated = [(value, m) for m in manifests if (value := rating(m.metrics, by)) is not None]
+    if not rated:
+        there = ", ".join(sorted({name for m in manifests for name in m.metrics})) or "none"
+        raise CheckpointError(
+            f"{store.location.uri}: no checkpoint has the metric {which.metric}; there are: {there}"
+        )
+    # The newest come first, and stay first among equals.
+    return [m for _, m in sorted(rated, key=lambda pair: pair[0])]
 
 
 def checkpoints_of(run: str) -> str:
-    """The place of a run's checkpoints; `run` is such a place itself (URL or path), or a run's directory.
+    """The place of a run's checkpoints.
 
-    Raises MissingError when nothing is there.
+    `run` is such a place itself (URL or path), a run's directory, or a run's name: below ./runs, or below
+    what AURL_RUNS names. Raises MissingError when nothing is there.
     """
     if "://" in run:
         return run
-    folder = Path(run)
+    found = _at(Path(run))
+    if found is not None:
+        return found
+    looked = [run]
+    if "/" not in run:
+        beside = Path(LOCAL_RUNS) / run
+        found = _at(beside)
+        looked.append(str(beside))
+        above = os.environ.get(RUNS)
+        if found is None and above:
+            below = f"{above.rstrip('/')}/{run}"
+            found = _at_url(below) if "://" in above else _at(Path(below))
+            looked.append(below)
+        if found is not None:
+            return found
+    raise MissingError(
+        f"{', '.join(looked)}: no checkpoints there; expected a run's directory, a checkpoint URL, "
+        f"or with {RUNS} set a run's name"
+    )
+
+
+def _at(folder: Path) -> str | None:
     if (folder / MANIFESTS).is_dir():
-        return run
+        return str(folder)
     uri = _uri_in_job(folder / RunFile.JOB)
     if uri is not None:
         return uri
     if (folder / RunFile.CHECKPOINTS).is_dir():
         return str(folder / RunFile.CHECKPOINTS)
-    raise MissingError(f"{run}: no checkpoints there; expected a run's directory or a checkpoint URL")
+    return None
+
+
+def _at_url(url: str) -> str | None:
+    for place in (url, f"{url}/{RunFile.CHECKPOINTS}"):
+        if MANIFESTS in Location(place).folders(""):
+            return place
+    return None
 
 
 def _uri_in_job(path: Path) -> str | None:

@@ -9,6 +9,7 @@ Not here: what the objects are.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import logging
 import os
@@ -73,6 +74,12 @@ class Location:
     def path(self, name: str) -> str:
         """The file system's own path of the object `name`."""
         return f"{self.root}/{name}"
+
+    def below(self, folder: str) -> Location:
+        """The place of a folder inside this one."""
+        inside = copy.copy(self)
+        inside.uri, inside.root = f"{self.uri.rstrip('/')}/{folder}", self.path(folder)
+        return inside
 
     @contextlib.contextmanager
     def _errors(self, doing: str, name: str) -> Iterator[None]:

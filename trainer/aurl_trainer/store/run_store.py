@@ -1,9 +1,10 @@
-"""All checkpoints of one run on one store: generations, commits, reading, retention.
+"""All checkpoints of one run on one store: generations, commits, reading.
 
 Nobody can lock an object store, so nothing here does. A world takes a generation by writing an object of its
 own, looks again before and after each commit, and leaves when a later generation is there. What an earlier
 one commits at the same instant is void by its name alone (names.py: is_void).
-Not here: tensors, and agreement among ranks; only rank 0 writes through this class (checkpoint/).
+Not here: tensors, and agreement among ranks (checkpoint/; only rank 0 writes through this class), tags
+(tags.py), removing (retention/).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
 from aurl_trainer.store.format.identity import differences
 from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.marks import ASIDE, TAGS, TagMark, tags_in
 from aurl_trainer.store.format.names import (
     GENERATIONS,
     MANIFESTS,
@@ -28,8 +30,7 @@ from aurl_trainer.store.format.names import (
 )
 from aurl_trainer.store.format.sealed import seal, unseal
 from aurl_trainer.store.format.versions import code_versions
-from aurl_trainer.store.location import PARTIAL, Location
-from aurl_trainer.store.retention import BEST_BY, Kept, sweep
+from aurl_trainer.store.location import Location
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,26 @@ class RunStore:
         return sorted((n for n in found if n is not None), key=lambda n: n.age)
 
     def valid(self) -> list[CheckpointName]:
-        """The checkpoints of the run's history, oldest first."""
+        """The checkpoints of the run's history that were not set aside, oldest first."""
         # Manifests first: a fence seen later than they can only void more of them.
         names = self.committed()
         fences = self.fences()
-        return [n for n in names if not is_void(n, fences)]
+        aside = self.aside()
+        return [n for n in names if n not in aside and not is_void(n, fences)]
+
+    def aside(self) -> frozenset[CheckpointName]:
+        """Those that were set aside as damaged."""
+        names = (CheckpointName.parse(n.removesuffix(".json")) for n in self.location.names(ASIDE))
+        return frozenset(n for n in names if n is not None)
+
+    def tag_marks(self) -> list[TagMark]:
+        """All that was said about tags."""
+        marks = (TagMark.parse(n) for n in self.location.names(TAGS))
+        return [m for m in marks if m is not None]
+
+    def tags(self) -> dict[str, CheckpointName]:
+        """What each tag names, sorted by tag."""
+        return tags_in(self.tag_marks())
 
     def manifest_bytes(self, name: CheckpointName) -> bytes:
         """The manifest's object. Raises DamagedError when it is gone."""
@@ -79,6 +95,23 @@ class RunStore:
         if name not in self._manifests:
             self._manifests[name] = Manifest.parse(self.manifest_bytes(name), str(name))
         return self._manifests[name]
+
+    def pack_folders(self) -> list[CheckpointName]:
+        """The checkpoints that have a folder of packs, whether committed or not."""
+        found = (CheckpointName.parse(n) for n in self.location.folders(PACKS))
+        return [n for n in found if n is not None]
+
+    def forget(self, name: CheckpointName) -> None:
+        """Lets go of a manifest that was removed."""
+        self._manifests.pop(name, None)
+
+    def generation_time(self, fence: Fence) -> float | None:
+        """When a generation's record was written, seconds since the epoch; None if the record cannot tell."""
+        try:
+            at = unseal(self.location.get(fence.object), str(fence.id)).get("at")
+        except (DamagedError, FileNotFoundError):
+            return None
+        return float(at) if isinstance(at, int | float) else None
 
     # -- opening ----------------------------------------------------------------------------------------
 
@@ -175,49 +208,3 @@ class RunStore:
         self._manifests[name] = manifest
         # A generation taken before this second look may not have seen the manifest; any taken after it has.
         self.check_fence(name.generation)
-
-    # -- removing ---------------------------------------------------------------------------------------
-
-    def retain(self, mine: GenerationId, latest: int, best: int, *, orphans_only: bool = False) -> None:
-        """Removes what no rule keeps and what interrupted saves left; call between two saves of `mine`.
-
-        Does nothing when a later generation is there, or while a manifest of a newer format could refer to
-        packs that this version does not know of.
-        """
-        checkpoints = []
-        for name in self.committed():
-            try:
-                manifest = self.manifest(name)
-            except DamagedError:
-                checkpoints.append(Kept(name))
-            except CheckpointError:
-                return
-            else:
-                packs = frozenset(p.path for p in manifest.packs)
-                checkpoints.append(Kept(name, manifest.metrics.get(BEST_BY), packs))
-        folders = [n.folder for n in self.pack_folders()]
-        # Read last: nothing may be removed once a later generation could be reading it.
-        fences = self.fences()
-        plan = sweep(checkpoints, folders, fences, mine, latest=latest, best=best, orphans_only=orphans_only)
-        self.location.delete([n.manifest for n in plan.manifests])
-        for name in plan.manifests:
-            self._manifests.pop(name, None)
-        for folder in plan.folders:
-            self.location.delete_folder(folder)
-        self._delete_partials(mine)
-
-    def pack_folders(self) -> list[CheckpointName]:
-        """The checkpoints that have a folder of packs, whether committed or not."""
-        found = (CheckpointName.parse(n) for n in self.location.folders(PACKS))
-        return [n for n in found if n is not None]
-
-    def _delete_partials(self, mine: GenerationId) -> None:
-        """Temporary files that killed writers of this or an earlier generation left (local disks only)."""
-        for folder in (GENERATIONS, MANIFESTS):
-            for partial in self.location.partials(folder):
-                whole = partial.removeprefix(".").removesuffix(PARTIAL)
-                checkpoint = CheckpointName.parse(whole.removesuffix(".json"))
-                fence = Fence.parse(whole)
-                owner = checkpoint.generation if checkpoint else fence.id if fence else None
-                if owner is not None and owner <= mine:
-                    self.location.delete([f"{folder}/{partial}"])

@@ -1,4 +1,7 @@
-"""Whether checkpoints are what their manifests say, byte for byte. Needs no torch."""
+"""Whether checkpoints are what their manifests say: quickly, or byte for byte. Needs no torch.
+
+Not here: what is done about a damaged one (aside.py).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
-from aurl_trainer.store.format.packs import Wanted, read_chunks
+from aurl_trainer.store.format.packs import Wanted, check_size, read_chunks
 from aurl_trainer.store.format.sealed import unseal
 from aurl_trainer.store.run_store import RunStore
 
@@ -23,14 +26,32 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether every byte is as written."""
+        """Whether nothing was found."""
         return not self.problems
+
+
+def inspect(store: RunStore, name: CheckpointName) -> Verdict:
+    """Checks the manifest, and that its packs are there with their sizes; reads no tensor.
+
+    Raises CheckpointError when the store does not answer, or a newer Aurl wrote the manifest.
+    """
+    try:
+        manifest = Manifest.parse(store.manifest_bytes(name), str(name))
+    except DamagedError as error:
+        return Verdict(name, (str(error),))
+    problems = []
+    for pack in range(len(manifest.packs)):
+        try:
+            check_size(store.location, manifest, pack)
+        except DamagedError as error:
+            problems.append(str(error))
+    return Verdict(name, tuple(problems), manifest)
 
 
 def verify(store: RunStore, name: CheckpointName, progress: Callable[[int], None] | None = None) -> Verdict:
     """Reads all of one checkpoint and checks every hash; `progress` is told the bytes read.
 
-    Raises CheckpointError only when the store does not answer.
+    Raises as `inspect` does.
     """
     try:
         manifest = Manifest.parse(store.manifest_bytes(name), str(name))

@@ -10,6 +10,7 @@ FIXED: dict[str, str] = {
     "command": "the program is what the checkpoints are of: create a new job",
     "procsPerNode": "the number of ranks on a node is fixed at the start: create a new job",
     "checkpoint.uri": "a run stays where its checkpoints are: create a new job",
+    "initFrom": "its weights are taken once, at the first start: create a new job",
     "scheduling.gang": "pods already belong to a scheduler: create a new job",
 }
 """By dotted path; a field that was absent stays absent."""

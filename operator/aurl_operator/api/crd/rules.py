@@ -30,6 +30,14 @@ def rules() -> dict[str, list[Rule]]:
                 "!has(self.cleanup.checkpoints) || self.cleanup.checkpoints == 'Keep'",
                 "message": "cleanup.checkpoints: Aurl does not know the checkpoints of a command; use Keep",
             },
+            {
+                "rule": "!has(self.command) || !has(self.initFrom)",
+                "message": "initFrom goes with training; a command loads its own checkpoints",
+            },
+            {
+                "rule": "!has(self.initFrom) || !self.initFrom.matches('^[a-z0-9+.]+://[^/@]*:[^/@]*@')",
+                "message": "initFrom: a password does not belong into a job; use checkpoint.secret",
+            },
         ],
         "nodes": [{"rule": "self.min <= self.max", "message": "min is more than max"}],
         "checkpoint": [

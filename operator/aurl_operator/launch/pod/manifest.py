@@ -130,12 +130,12 @@ def _program(job: AurlTrainingJob, start: Start) -> tuple[TorchxRole, Command]:
 def _cleaner(job: AurlTrainingJob, start: Start) -> tuple[TorchxRole, Command]:
     found = experiment(job)
     uri = job.spec.checkpoint.uri if found is None else found.checkpoint.uri
-    best = None
-    if start.keep_best:
-        best = job.spec.checkpoint.keep.best if found is None else found.checkpoint.keep.best
-        best = max(1, best or 1)
     arguments = ["-m", "aurl_trainer", "purge", "--uri", literal(uri or "")]
-    arguments += [] if best is None else ["--keep-best", str(best)]
+    if start.keep_best:
+        keep = None if found is None else found.checkpoint.keep
+        arguments += ["--keep-best", str(max(1, keep.best) if keep else 1)]
+        for name, weight in keep.by.items() if keep else ():
+            arguments += ["--by", literal(f"{name}={weight!r}")]
     role = TorchxRole(
         name=CONTAINERS[Role.CLEANER],
         image="",

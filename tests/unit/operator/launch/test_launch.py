@@ -129,6 +129,9 @@ def test_the_jobs_checkpoint_goes_before_the_experiments() -> None:
     asked = {"uri": "s3://b/c", "every": 9, "keep": {"best": 4}}
     merged = experiment(job(training=training, checkpoint=asked), "file:///x").checkpoint
     assert (merged.uri, merged.every, merged.keep.best, merged.keep.latest) == ("s3://b/c", 9, 4, 3)
+    rules = {"by": {"groove": -1}, "everySteps": 500, "everyMinutes": 60, "graceSeconds": 0}
+    keep = experiment(job(training=training, checkpoint={"keep": rules})).checkpoint.keep
+    assert (keep.by, keep.every_steps, keep.every_minutes, keep.grace_seconds) == ({"groove": -1}, 500, 60, 0)
     nowhere = experiment(job(training={"preset": "quick_test"}), "file:///runs/a/checkpoints").checkpoint
     assert nowhere.uri == "file:///runs/a/checkpoints", "a local run has its own place"
 
@@ -166,3 +169,22 @@ def test_an_experiment_that_is_not_valid_is_a_config_error() -> None:
     broken.spec.training["overrides"] = {"seed": "x"}
     with pytest.raises(ConfigError, match=r"^spec\.training: seed: "):
         experiment(broken)
+
+
+@pytest.mark.parametrize(
+    ("asked", "uri", "expected"),
+    [
+        ("s3://other/run@best", "s3://b/mine", "s3://other/run@best"),
+        ("bach@v3", "s3://b/mine", "s3://b/bach@v3"),
+        ("bach@v3", None, "bach@v3"),
+        (None, "s3://b/mine", "s3://b/first"),
+    ],
+)
+def test_what_a_job_begins_with_goes_to_its_experiment(
+    asked: str | None, uri: str | None, expected: str
+) -> None:
+    training = {"preset": "quick_test", "overrides": {"init_from": "first"}}
+    given = {} if asked is None else {"initFrom": asked}
+    place = {} if uri is None else {"uri": uri}
+    found = experiment(job(training=training, checkpoint=place, **given), "file:///runs/a/checkpoints")
+    assert found is not None and found.init_from == expected

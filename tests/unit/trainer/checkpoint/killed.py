@@ -33,7 +33,7 @@ def state_of(step: int) -> dict[str, Any]:
 def _save_for_ever(uri: str, rank: int, world: int, rendezvous: str, report: int) -> None:
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
-    opener = checkpointer(uri, rank, world, keep=KeepConfig(latest=2, best=1))
+    opener = checkpointer(uri, rank, world, keep=KeepConfig(latest=2, best=1, grace_seconds=0))
     restored = opener.open(state_of(0)).restored
     step = restored.step if restored else 0
     if rank == 0:

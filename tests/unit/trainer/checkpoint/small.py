@@ -84,7 +84,7 @@ def checkpointer(uri: str, rank: int = 0, world: int = 1, **changes: Any) -> Che
     given: dict[str, Any] = {
         "run": "small",
         "fingerprint": IDENTITY,
-        "settings": CheckpointConfig(**({"keep": KeepConfig(latest=3, best=1)} | settings)),
+        "settings": CheckpointConfig(**({"keep": KeepConfig(latest=3, best=1, grace_seconds=0)} | settings)),
         "rank": rank,
         "world": world,
     }

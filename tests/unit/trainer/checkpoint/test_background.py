@@ -288,7 +288,7 @@ def test_one_failing_pack_stops_the_others(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_frozen_layers_are_written_once_and_their_pack_stays() -> None:
     state = {"m": {"frozen": torch.randn(1000), "trained": torch.randn(1000)}}
-    saver = opened(state, compression=0, keep=KeepConfig(latest=1, best=0))
+    saver = opened(state, compression=0, keep=KeepConfig(latest=1, best=0, grace_seconds=0))
     written = []
     for step in range(1, 5):
         saver.begin(step, state, {}, {})
@@ -321,7 +321,7 @@ def test_after_some_saves_everything_is_written_again() -> None:
 
 def test_after_a_commit_without_an_answer_nothing_is_referred_to() -> None:
     state = {"m": {"frozen": torch.randn(1000), "trained": torch.randn(1000)}}
-    saver = opened(state, compression=0, keep=KeepConfig(latest=1, best=0))
+    saver = opened(state, compression=0, keep=KeepConfig(latest=1, best=0, grace_seconds=0))
     saver.begin(1, state, {}, {})
     finish(saver)
 
@@ -348,7 +348,7 @@ def test_a_stop_at_any_operation_loses_neither_a_checkpoint_nor_a_pack_in_use() 
     while stopped:
         FaultyFileSystem.clear()
         state = {"m": {"frozen": torch.randn(100), "trained": torch.randn(100)}}
-        keep = KeepConfig(latest=1, best=0)
+        keep = KeepConfig(latest=1, best=0, grace_seconds=0)
         saver = opened(state, keep=keep)
         for step in (1, 2):
             saver.begin(step, state, {}, {})

@@ -225,7 +225,7 @@ def test_what_does_not_fit_is_named(uri: str) -> None:
 
 
 def test_latest_and_best_are_kept(uri: str) -> None:
-    saver = checkpointer(uri, keep=KeepConfig(latest=2, best=1))
+    saver = checkpointer(uri, keep=KeepConfig(latest=2, best=1, grace_seconds=0))
     saver.open({})
     for step, nll in enumerate([3.0, 1.0, 2.0, math.nan, 2.5]):
         saver.save(step, {"x": torch.tensor(float(step))}, {}, {"val_nll": nll})
@@ -253,7 +253,7 @@ def test_a_failing_store_costs_one_save_and_leaves_nothing(caplog: pytest.LogCap
     at = 0
     while True:
         FaultyFileSystem.clear()
-        saver = checkpointer("faulty://run", keep=KeepConfig(latest=2, best=0))
+        saver = checkpointer("faulty://run", keep=KeepConfig(latest=2, best=0, grace_seconds=0))
         saver.open({})
         for step in (1, 2):
             saver.save(step, {"x": torch.randn(10)}, {})
@@ -296,7 +296,7 @@ def test_retention_that_fails_is_no_failed_save(caplog: pytest.LogCaptureFixture
 
     FaultyFileSystem.clear()
     FaultyFileSystem.reset(stuck)
-    saver = checkpointer("faulty://run", keep=KeepConfig(latest=1, best=0))
+    saver = checkpointer("faulty://run", keep=KeepConfig(latest=1, best=0, grace_seconds=0))
     saver.open({})
     with caplog.at_level(logging.WARNING):
         for step in (1, 2, 3):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from aurl_trainer.checkpoint.loading import load_weights
+from aurl_trainer.config.reference import Best, Latest, Number, Step
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import VERSION
 from aurl_trainer.store.format.sealed import seal
@@ -192,9 +193,9 @@ def test_a_resealed_manifest_cannot_bring_in_a_pickle(run: Run, tmp_path: Path) 
 
 def test_weights_alone_are_loaded_from_the_chosen_checkpoint(run: Run) -> None:
     uri, _, _ = run
-    for which, step in (("latest", 3), ("best", 3), (2, 2), (1, 1)):
+    for which, step in ((Latest(), 3), (Best(), 3), (Step(2), 2), (Number(1), 1)):
         model, _ = make(9)
-        manifest = load_weights(uri, model, which)  # type: ignore[arg-type]
+        manifest = load_weights(uri, model, which)
         assert manifest.step == step
         full = make(8)
         trained = make(1)
@@ -211,7 +212,7 @@ def test_weights_fall_back_loudly_unless_a_step_was_asked_for(
         assert load_weights(uri, make(9)[0]).step == 2
     assert "checkpoint of step 3 is damaged and passed over" in caplog.text
     with pytest.raises(DamagedError, match="is missing"):
-        load_weights(uri, make(9)[0], 3)
+        load_weights(uri, make(9)[0], Step(3))
 
 
 def test_weights_need_no_optimizer_bytes(run: Run) -> None:

@@ -15,6 +15,7 @@ from aurl_trainer.config.reference import (
     Step,
     Tag,
     Which,
+    beside,
     parse_which,
     tag_problem,
 )
@@ -70,3 +71,18 @@ def test_these_are_no_tags(text: str) -> None:
 def test_a_word_is_a_tag_or_means_something_else(text: str) -> None:
     found = parse_which(text)
     assert (tag_problem(text) is None) == (found == Tag(text)), f"{text} is read as {found}"
+
+
+@pytest.mark.parametrize(
+    ("text", "uri", "expected"),
+    [
+        ("bach@best", "s3://bucket/runs/mozart", "s3://bucket/runs/bach@best:val_nll"),
+        ("bach", "s3://bucket/mozart/", "s3://bucket/bach"),
+        ("bach", "s3://bucket", "bach"),
+        ("bach", None, "bach"),
+        ("runs/bach@v3", "s3://bucket/mozart", "runs/bach@v3"),
+        ("gs://other/bach@v3", "s3://bucket/mozart", "gs://other/bach@v3"),
+    ],
+)
+def test_a_bare_name_is_a_run_beside_ours(text: str, uri: str | None, expected: str) -> None:
+    assert beside(text, uri) == expected

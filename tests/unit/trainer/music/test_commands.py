@@ -85,16 +85,18 @@ def test_sample_writes_as_many_pieces_as_asked_into_the_run(run: Path) -> None:
 
 
 def test_sample_repeats_itself_and_takes_the_checkpoint_it_is_told(run: Path, tmp_path: Path) -> None:
-    def pieces(*arguments: object) -> tuple[int, list[bytes]]:
-        found = answer(sample, run, "--n", 2, "--tokens", 40, "--out", tmp_path / "out", *arguments)
+    def pieces(*arguments: object, which: str = "") -> tuple[int, list[bytes]]:
+        found = answer(
+            sample, f"{run}{which}", "--n", 2, "--tokens", 40, "--out", tmp_path / "out", *arguments
+        )
         return found["step"], [Path(f).read_bytes() for f in found["files"]]
 
     step, newest = pieces()
     assert step == 30
-    assert pieces("--checkpoint", "latest") == (30, newest)
+    assert pieces(which="@latest") == (30, newest)
     assert pieces("--seed", 9)[1] != newest
-    assert pieces("--checkpoint", 20)[0] == 20
-    step, best = pieces("--checkpoint", "best")
+    assert pieces(which="@step:20")[0] == 20
+    step, best = pieces(which="@best")
     assert step == 10
     assert best != newest
     assert pieces("--temperature", 0.05)[1] != newest
@@ -110,13 +112,13 @@ def test_sample_goes_on_from_a_prompt(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--checkpoint", "newest"], "latest, best"),
-        (["--prompt-bars", "2"], "--prompt"),
-        (["--n", "0"], "n"),
+        (["@no tag"], "latest, best"),
+        (["", "--prompt-bars", "2"], "--prompt"),
+        (["", "--n", "0"], "n"),
     ],
 )
 def test_sample_tells_wrong_arguments(run: Path, arguments: list[str], words: str) -> None:
-    result = invoke(sample, run, *arguments)
+    result = invoke(sample, f"{run}{arguments[0]}", *arguments[1:])
     assert result.exit_code == 2
     assert words in result.output
     assert not (run / "samples").exists()
@@ -125,7 +127,7 @@ def test_sample_tells_wrong_arguments(run: Path, arguments: list[str], words: st
 def test_what_is_not_there_is_said_in_a_line(run: Path, tmp_path: Path) -> None:
     for command in (sample, evaluate):
         assert isinstance(error(command, tmp_path / "nowhere"), MissingError)
-        missing = error(command, run, "--checkpoint", 15)
+        missing = error(command, f"{run}@step:15")
         assert isinstance(missing, CheckpointError)
         assert "no checkpoint of step 15" in str(missing)
     assert isinstance(error(sample, run, "--prompt", tmp_path / "none.mid"), MissingError)
@@ -151,7 +153,7 @@ def test_evaluate_is_the_mean_over_all_held_out_tokens(
     assert (found["step"], found["tokens"]) == (30, tokens)
     assert found["nats_per_token"]["model"] == pytest.approx(nll / tokens, rel=1e-4)
     assert found["nats_per_token"]["markov2"] < found["nats_per_token"]["unigram"]
-    few = answer(evaluate, run, "--samples", 1, "--checkpoint", 10)
+    few = answer(evaluate, f"{run}@step:10", "--samples", 1)
     assert few["tokens"] == int(held_out.targets[0])
     assert few["step"] == 10
 

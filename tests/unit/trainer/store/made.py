@@ -33,8 +33,15 @@ def save(
     step: int,
     nll: float | None = None,
     level: int = 3,
+    *,
+    at: float | None = None,
+    like: Manifest | None = None,
+    **fields: Any,
 ) -> Manifest:
-    """One save of two tensors: one that compresses, one that does not."""
+    """One save of two tensors: one that compresses, one that does not.
+
+    `like`: it refers to the zeros of that earlier save. `fields` are the manifest's own, as `metrics`.
+    """
     name = CheckpointName(number, step, generation)
     contents = {"a.zeros": bytes(400), "b.noise": random.Random(step).randbytes(400)}
     chunks = {}
@@ -46,6 +53,10 @@ def save(
                 offsets=(0,), sizes=(100,), pack=0, at=stored.at, bytes=stored.bytes,
                 codec=stored.codec, hash=stored.hash, stored=stored.stored,
             )  # fmt: skip
+    packs = [Pack(path=name.pack(0), bytes=pack.bytes)]
+    if like is not None:
+        packs.append(like.packs[0])
+        chunks["a.zeros"] = like.tensors["a.zeros"].chunks[0].model_copy(update={"pack": 1})
     manifest = Manifest(
         format=FORMAT,
         version=VERSION,
@@ -55,15 +66,16 @@ def save(
         generation=generation.number,
         nonce=generation.nonce,
         run="run",
-        at=time.time(),
+        at=time.time() if at is None else at,
         world=1,
         identity=IDENTITY,
         versions={"aurl": "0"},
         metrics={} if nll is None else {"val_nll": nll},
         extra={},
         scalars={},
-        packs=(Pack(path=name.pack(0), bytes=pack.bytes),),
+        packs=tuple(packs),
         tensors={k: Tensor(dtype="float32", size=(100,), chunks=(c,)) for k, c in chunks.items()},
     )
+    manifest = manifest.model_copy(update=fields)
     store.commit(manifest)
     return manifest

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from aurl_trainer.commands.checkpoints import app
 from aurl_trainer.contract import ExitCode
-from aurl_trainer.errors import CheckpointError, MissingError
+from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError
 from tests.unit.trainer.store.made import open_run, save
 
 
@@ -48,18 +48,20 @@ def test_list_as_json_is_for_scripts(run: Path) -> None:
 
 
 def test_verify_says_whole_and_names_what_is_not(run: Path) -> None:
-    assert call("verify", run) == (0, "step 10: whole\nstep 20: whole\nstep 30: whole\n")
+    assert call("verify", run, "--deep") == (0, "step 10: whole\nstep 20: whole\nstep 30: whole\n")
     (pack,) = (run / "checkpoints" / "packs").glob("v000002-*/*.pack")
     data = bytearray(pack.read_bytes())
     data[-1] ^= 1
     pack.write_bytes(data)
-    code, text = call("verify", run)
+    quick = "step 20: whole, as far as its manifest and sizes tell\n"
+    assert call("verify", f"{run}@step:20") == (0, quick), "a flipped bit changes no size"
+    code, text = call("verify", run, "--deep")
     assert code == ExitCode.CHECKPOINT
     assert "step 20: DAMAGED\n  v000002-" in text and "b.noise in packs/" in text
-    code, text = call("verify", run, "--json")
+    code, text = call("verify", run, "--deep", "--json")
     assert code == ExitCode.CHECKPOINT
     assert [c["good"] for c in json.loads(text)["checkpoints"]] == [True, False, True]
-    assert call("verify", run, "--step", 10) == (0, "step 10: whole\n")
+    assert call("verify", f"{run}@step:10", "--deep") == (0, "step 10: whole\n")
 
 
 def test_a_damaged_manifest_is_listed_as_such(run: Path) -> None:
@@ -73,16 +75,120 @@ def test_a_damaged_manifest_is_listed_as_such(run: Path) -> None:
 def test_what_is_not_there_is_said(tmp_path: Path, run: Path) -> None:
     with pytest.raises(MissingError, match="no checkpoints there"):
         call("list", tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="no checkpoint of step 77 there"):
-        call("verify", run, "--step", 77)
+    with pytest.raises(CheckpointError, match="no checkpoint of step 77; there are: 10, 20, 30"):
+        call("verify", f"{run}@step:77")
     (tmp_path / "empty" / "manifests").mkdir(parents=True)
     assert call("list", tmp_path / "empty")[1].strip().endswith("no checkpoints yet")
 
 
-def test_listing_loads_no_torch(run: Path) -> None:
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder with two runs, one of them as `aurl run` lays it out."""
+    for place, nlls in (("bach/checkpoints", (2.0, 1.25, None)), ("mozart", (0.5,))):
+        store, claim = open_run(str(tmp_path / "many" / place))
+        for number, nll in enumerate(nlls, start=1):
+            save(store, claim.id, number, number * 10, nll)
+    return tmp_path / "many"
+
+
+def test_list_of_a_store_shows_its_runs(many: Path) -> None:
+    code, text = call("list", many, "--json")
+    assert code == 0
+    assert [(r["run"], r["step"], r["best_val_nll"]) for r in json.loads(text)["runs"]] == [
+        ("bach", 30, 1.25),
+        ("mozart", 10, 0.5),
+    ]
+    assert "mozart" in call("list", many)[1]
+
+
+def test_find_filters_and_sorts_over_runs_with_or_without_an_index(many: Path) -> None:
+    ask = ("find", many, "--where", "val_nll < 2 and step != 7", "--sort", "val_nll", "--json")
+    expected = [("mozart", 10), ("bach", 20)]
+    for prepare in ((), ("index", many), ("index", many, "--rebuild")):
+        if prepare:
+            assert call(*prepare)[0] == 0
+        found = json.loads(call(*ask)[1])["checkpoints"]
+        assert [(c["run"], c["step"]) for c in found] == expected, f"after {prepare}"
+    assert "0 manifests read" in call("index", many)[1], "an index saves reading"
+    code, text = call("find", many, "--sort", "-step", "--limit", 1)
+    assert code == 0 and text.splitlines()[1].split()[:2] == ["bach", "30"]
+    with pytest.raises(QueryError, match="did you mean val_nll"):
+        call("find", many, "--where", "val_nl < 2")
+
+
+def test_a_tag_names_a_checkpoint_everywhere(run: Path) -> None:
+    assert call("tag", f"{run}@best", "paper")[0] == 0
+    assert json.loads(call("show", f"{run}@paper", "--json")[1])["step"] == 20
+    assert "paper" in call("list", run)[1].splitlines()[2]
+    assert call("tag", f"{run}@v1", "paper")[1].startswith("paper names step 10")
+    assert json.loads(call("tag", run, "--json")[1])["tags"].keys() == {"paper"}
+    assert call("tag", run, "paper", "--delete")[1].startswith("paper is deleted; it named step 10")
+    assert call("tag", run)[1] == "no tags\n"
+    with pytest.raises(ConfigError, match="cannot be a tag"):
+        call("tag", run, "a/b")
+    assert call("tag", f"{run}@v1", "paper", "--delete")[0] == ExitCode.USAGE
+    assert call("show", f"{run}@no tag")[0] == ExitCode.USAGE
+
+
+def test_show_and_diff_tell_of_checkpoints(run: Path) -> None:
+    text = call("show", f"{run}@best", "--tensors")[1]
+    assert "metric val_nll 1.2500" in text and "a.zeros" in text and "float32[100]" in text
+    text = call("diff", f"{run}@v1", f"{run}@v2")[1]
+    assert "val_nll: 2.0000 -> 1.2500" in text and "b.noise: other values" in text
+    assert "1 tensors are the same" in text
+    assert json.loads(call("diff", f"{run}@v1", f"{run}@v2", "--json")[1])["same_tensors"] == 1
+
+
+def test_gc_follows_the_runs_own_rules(tmp_path: Path) -> None:
+    store, claim = open_run(str(tmp_path / "run"))
+    keep = {"latest": 1, "best": 0, "grace_seconds": 0}
+    extra = {"experiment": {"checkpoint": {"keep": keep}}}
+    for n in (1, 2, 3):
+        save(store, claim.id, n, n, at=1000.0 * n, extra=extra)
+    would = json.loads(call("gc", tmp_path / "run", "--dry-run", "--json")[1])
+    assert [n[:7] for n in would["removed"]] == ["v000001", "v000002"] and would["keep"]["latest"] == 1
+    assert "removed: step 1 " in call("gc", tmp_path / "run", "--latest", 2)[1]
+    assert call("gc", tmp_path / "run")[1].endswith("1 checkpoints stay\n")
+
+
+def test_repair_sets_aside_and_says_what_is_used(run: Path) -> None:
+    (pack,) = (run / "checkpoints" / "packs").glob("v000003-*/*.pack")
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:-1])
+    assert call("verify", run)[0] == ExitCode.CHECKPOINT
+    code, text = call("verify", run, "--repair")
+    assert code == 0
+    assert "step 30: set aside; no reader takes it" in text and ": step 20 (v000002-" in text
+    assert pack.exists(), "what is set aside is kept"
+    assert json.loads(call("list", run, "--json")[1])["set_aside"][0].startswith("v000003-")
+    assert json.loads(call("show", run, "--json")[1])["step"] == 20
+    assert call("verify", run, "--deep") == (0, "step 10: whole\nstep 20: whole\n")
+    pack.write_bytes(whole)
+    assert "stays aside until --deep" in call("verify", run, "--repair")[1]
+    assert "step 30: is whole again and counts" in call("verify", run, "--deep", "--repair")[1]
+    for name in (run / "checkpoints" / "packs").glob("*/*.pack"):
+        name.unlink()
+    code, text = call("verify", run, "--repair", "--json")
+    assert code == ExitCode.CHECKPOINT and json.loads(text)["used"] is None
+
+
+def test_copy_and_promote_go_to_other_stores(run: Path, tmp_path: Path) -> None:
+    assert call("copy", f"{run}@best", tmp_path / "copy")[0] == 0
+    assert call("verify", tmp_path / "copy", "--deep") == (0, "step 20: whole\n")
+    for which in ("v1", "v2"):
+        assert call("promote", f"{run}@{which}", "--to", tmp_path / "models", "--tag", "prod")[0] == 0
+    assert json.loads(call("show", f"{tmp_path / 'models'}@prod", "--json")[1])["step"] == 20
+    assert call("promote", f"{run}@v1", "--to", tmp_path / "models", "--tag", "v1")[0] == ExitCode.USAGE
+
+
+def test_no_command_loads_torch(run: Path, tmp_path: Path) -> None:
+    lines = [["list", run], ["show", run], ["find", run, "--where", "step > 1"], ["verify", run], ["gc", run]]
+    lines += [["index", run], ["copy", run, tmp_path / "copy"], ["tag", run, "paper"], ["diff", run, run]]
     code = (
         "import sys; from aurl_trainer.commands.checkpoints import app\n"
-        f"app(['list', {str(run)!r}], standalone_mode=False)\n"
+        "assert 'fsspec' not in sys.modules and 'pydantic' not in sys.modules, 'help would be slow'\n"
+        f"for line in {[[str(word) for word in line] for line in lines]!r}:\n"
+        "    app(line, standalone_mode=False)\n"
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

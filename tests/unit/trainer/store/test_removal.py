@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from aurl_trainer.store.location import Location
-from aurl_trainer.store.removal import all_but_best, everything
+from aurl_trainer.store.retention.removal import all_but_best, everything
 from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify
 from tests.unit.trainer.store.made import open_run, save
+
+BY = {"val_nll": 1.0}
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -23,10 +26,17 @@ def test_everything_goes_and_nothing_beside_it(uri: str) -> None:
     save(neighbour, other.id, 1, 10)
     store, claim = open_run(uri)
     save(store, claim.id, 1, 10)
-    for name in ("records/gen-1.jsonl", "logs/worker-0-0.log", "samples/deep/er/a.mid"):
+    for name in (
+        "records/gen-1.jsonl",
+        "logs/worker-0-0.log",
+        "samples/deep/er/a.mid",
+        "index/checkpoints.json",
+    ):
         store.location.put(name, b"x")
+    set_tag(store, "prod", store.valid()[0])
     everything(Location(uri))
     fresh = RunStore(Location(uri))
+    assert fresh.location.names("") == [], "something of the run was left"
     assert fresh.committed() == []
     assert fresh.pack_folders() == []
     assert fresh.location.names("samples/deep/er") == []
@@ -38,7 +48,7 @@ def test_the_best_stay_and_verify(uri: str) -> None:
     store, claim = open_run(uri)
     for number, nll in enumerate((0.5, 0.2, 0.9, 0.4), start=1):
         save(store, claim.id, number, 10 * number, nll)
-    left = all_but_best(Location(uri), 2)
+    left = all_but_best(Location(uri), 2, BY)
     assert [name.step for name in left] == [20, 40], f"expected steps 20 and 40, found {left}"
     fresh = RunStore(Location(uri))
     assert fresh.valid() == left
@@ -47,12 +57,22 @@ def test_the_best_stay_and_verify(uri: str) -> None:
         assert verify(fresh, name).good, f"expected {name} to verify"
 
 
+def test_by_other_metrics_and_tags_stay(uri: str) -> None:
+    store, claim = open_run(uri)
+    for number, nll in enumerate((0.5, 0.2, 0.9, 0.4), start=1):
+        save(store, claim.id, number, 10 * number, nll)
+    set_tag(store, "prod", store.valid()[0])
+    left = all_but_best(Location(uri), 1, {"val_nll": -1.0})
+    assert [name.step for name in left] == [10, 30], "the tagged one, and the one with the greatest"
+    assert RunStore(Location(uri)).valid() == left
+
+
 def test_without_a_metric_the_newest_stays(uri: str) -> None:
     store, claim = open_run(uri)
     for number in (1, 2, 3):
         save(store, claim.id, number, 10 * number)
-    assert [name.step for name in all_but_best(Location(uri), 1)] == [30]
+    assert [name.step for name in all_but_best(Location(uri), 1, BY)] == [30]
 
 
 def test_nothing_there_is_nothing_to_do(uri: str) -> None:
-    assert all_but_best(Location(uri), 1) == []
+    assert all_but_best(Location(uri), 1, BY) == []

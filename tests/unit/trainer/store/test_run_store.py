@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
+from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.config.reference import Best, Latest, Number, Step, Tag, parse_which
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
-from aurl_trainer.store.choose import candidates, checkpoints_of
+from aurl_trainer.store.choose import candidates, checkpoints_of, resolve
 from aurl_trainer.store.format.manifest import VERSION, Manifest
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.packs import Wanted, read_chunks
 from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location import Location
+from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify, verify_generations
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
 from tests.unit.trainer.store.made import IDENTITY, open_run, save
@@ -23,6 +27,10 @@ from tests.unit.trainer.store.made import IDENTITY, open_run, save
 @pytest.fixture(params=["file", "memory"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "file" else f"memory:/{tmp_path}"
+
+
+def keep(latest: int, best: int) -> KeepConfig:
+    return KeepConfig(latest=latest, best=best, grace_seconds=0)
 
 
 def steps(store: RunStore) -> list[int]:
@@ -37,7 +45,7 @@ def test_generations_and_numbers_only_grow(uri: str) -> None:
     assert (second.id.number, second.next_number) == (2, 3)
     # What was numbered and removed keeps its number.
     save(store, second.id, 3, 30)
-    store.retain(second.id, 1, 0)
+    retain(store, second.id, keep(1, 0))
     store, third = open_run(uri)
     assert (third.id.number, third.next_number) == (3, 4)
     store.location.delete([n.manifest for n in store.committed()])
@@ -63,7 +71,7 @@ def test_a_commit_that_slips_through_is_void_for_every_reader(uri: str) -> None:
     late = manifest.model_copy(update={"name": str(name), "number": 2, "step": 20})
     old.location.put(name.manifest, late.to_bytes())
     assert steps(new) == [10]
-    assert [m.step for m in candidates(new, "latest")] == [10]
+    assert [m.step for m in candidates(new, Latest())] == [10]
     assert steps(open_run(uri)[0]) == [10]
 
 
@@ -112,7 +120,7 @@ def test_the_losers_retention_touches_nothing_of_the_later_generation(uri: str) 
     new, second = open_run(uri)
     save(new, second.id, 4, 40)
     before = new.location.names("")
-    old.retain(first.id, 1, 0)
+    retain(old, first.id, keep(1, 0))
     assert new.location.names("") == before
 
 
@@ -135,10 +143,10 @@ def test_retention_keeps_the_newest_and_the_best_and_removes_the_rest(uri: str) 
     store, claim = open_run(uri)
     for number, nll in enumerate([3.0, 1.0, 2.0, 2.5, 2.6], start=1):
         save(store, claim.id, number, number * 10, nll)
-        store.retain(claim.id, 2, 1)
+        retain(store, claim.id, keep(2, 1))
     assert steps(store) == [20, 40, 50]
     assert len(store.location.names("packs")) == 3
-    assert [m.step for m in candidates(store, "best")] == [20, 40, 50]
+    assert [m.step for m in candidates(store, Best())] == [20, 40, 50]
 
 
 def test_retention_sweeps_what_interrupted_saves_left(tmp_path: Path) -> None:
@@ -151,7 +159,7 @@ def test_retention_sweeps_what_interrupted_saves_left(tmp_path: Path) -> None:
     store.location.put(later.pack(0), b"somebody's, later")
     assert steps(store) == [10], "half a manifest was taken for a checkpoint"
     store, second = open_run(str(tmp_path))
-    store.retain(second.id, 3, 1, orphans_only=True)
+    retain(store, second.id, keep(3, 1), orphans_only=True)
     assert store.location.names("packs") == [
         f"{CheckpointName(1, 10, first.id)}/rank-0000.pack",
         f"{later}/rank-0000.pack",
@@ -164,7 +172,7 @@ def test_a_pack_that_a_kept_checkpoint_refers_to_stays(uri: str) -> None:
     first = save(store, claim.id, 1, 10)
     name = CheckpointName(2, 20, claim.id)
     store.commit(first.model_copy(update={"name": str(name), "number": 2, "step": 20}))
-    store.retain(claim.id, 1, 0)
+    retain(store, claim.id, keep(1, 0))
     assert steps(store) == [20]
     assert verify(store, name).good
 
@@ -176,7 +184,7 @@ def test_while_a_newer_format_is_there_nothing_is_removed(uri: str) -> None:
     del value["digest"]
     store.location.put(manifests[0].checkpoint.manifest, seal(value | {"version": VERSION + 1, "news": 1}))
     reader = RunStore(Location(uri))
-    reader.retain(claim.id, 1, 0)
+    retain(reader, claim.id, keep(1, 0))
     assert steps(reader) == [10, 20, 30]
     with pytest.raises(CheckpointError, match=rf"newer Aurl \(checkpoint format {VERSION + 1};") as error:
         reader.manifest(manifests[0].checkpoint)
@@ -199,7 +207,7 @@ def test_after_a_stop_at_any_operation_every_manifest_has_its_packs() -> None:
         died = False
         try:
             save(store, claim.id, 4, 40, 4.0)
-            store.retain(claim.id, 1, 1)
+            retain(store, claim.id, keep(1, 1))
         except Died:
             died = True
         FaultyFileSystem.reset()
@@ -321,15 +329,54 @@ def test_a_compressed_chunk_cannot_claim_more_memory_than_its_tensor(uri: str) -
 
 def test_which_checkpoint_is_chosen(uri: str) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint there"):
-        candidates(RunStore(Location(uri)), "latest")
+        candidates(RunStore(Location(uri)), Latest())
     store, claim = open_run(uri)
     for number, nll in ((1, 2.0), (2, 1.5), (3, None), (4, 1.7)):
         save(store, claim.id, number, number * 10, nll)
-    assert [m.step for m in candidates(store, "latest")] == [40, 30, 20, 10]
-    assert [m.step for m in candidates(store, "best")] == [20, 40, 10, 30]
-    assert [m.step for m in candidates(store, 30)] == [30]
-    with pytest.raises(CheckpointError, match=r"no checkpoint of step 35; there are: \[10, 20, 30, 40\]"):
-        candidates(store, 35)
+    set_tag(store, "prod", store.valid()[0])
+    assert [m.step for m in candidates(store, Latest())] == [40, 30, 20, 10]
+    assert [m.step for m in candidates(store, Best())] == [20, 40, 10], "one without the metric is not best"
+    assert [m.step for m in candidates(store, Best("val_nll", greatest=True))] == [10, 40, 20]
+    assert [m.step for m in candidates(store, Step(30))] == [30]
+    assert [m.step for m in candidates(store, Number(2))] == [20]
+    assert [m.step for m in candidates(store, Tag("prod"))] == [10]
+    whole_name = parse_which(str(store.valid()[1]))
+    assert whole_name is not None and resolve(store, whole_name).step == 20
+
+
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [
+        (Step(35), r"no checkpoint of step 35; there are: 10, 20$"),
+        (Number(9), r"no checkpoint v9; there are: v1 \(step 10\), v2 \(step 20\)$"),
+        (Tag("prod"), r"no tag 'prod'; there are: none; aurl checkpoints tag"),
+        (Best("groove"), r"no checkpoint has the metric groove; there are: val_nll$"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is(which: Any, says: str) -> None:
+    FaultyFileSystem.clear()
+    store, claim = open_run("faulty://run")
+    for number, nll in ((1, 2.0), (2, 1.5)):
+        save(store, claim.id, number, number * 10, nll)
+    with pytest.raises(CheckpointError, match=says):
+        candidates(store, which)
+    FaultyFileSystem.clear()
+
+
+def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aurl_trainer.errors import MissingError
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "bach" / "checkpoints" / "manifests").mkdir(parents=True)
+    assert checkpoints_of("bach") == "runs/bach/checkpoints"
+    with pytest.raises(MissingError, match="mozart, runs/mozart: no checkpoints there"):
+        checkpoints_of("mozart")
+    store, claim = open_run(f"memory:/{tmp_path}/store/mozart")
+    save(store, claim.id, 1, 10)
+    monkeypatch.setenv("AURL_RUNS", f"memory:/{tmp_path}/store/")
+    assert checkpoints_of("mozart") == f"memory:/{tmp_path}/store/mozart"
+    monkeypatch.setenv("AURL_RUNS", str(tmp_path / "runs"))
+    assert checkpoints_of("bach") == "runs/bach/checkpoints"
 
 
 def test_a_run_is_found_by_its_directory(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""`gc` by somebody who is not the writer, and setting aside: beside a run that goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.errors import RefusedError
+from aurl_trainer.store.aside import set_aside, take_back
+from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.retention.passes import collect, retain
+from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.verify import inspect, verify
+from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
+from tests.unit.trainer.store.made import IDENTITY, open_run, save
+
+ONE_LEFT = KeepConfig(latest=1, best=0, grace_seconds=60)
+OLD = time.time() - 5000
+
+
+@pytest.fixture(params=["file", "memory"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "run") if request.param == "file" else f"memory:/{tmp_path}/run"
+
+
+def test_a_dry_run_says_what_a_real_one_does(uri: str) -> None:
+    store, claim = open_run(uri)
+    names = [save(store, claim.id, n, n, at=OLD + n).checkpoint for n in (1, 2, 4)]
+    left = CheckpointName(3, 3, claim.id)
+    store.location.put(left.pack(0), b"half a pack")
+    before = store.location.names("")
+    would = collect(RunStore(Location(uri)), ONE_LEFT, dry_run=True)
+    assert store.location.names("") == before, "a dry run changed something"
+    assert (would.checkpoints, would.unfinished) == (tuple(names[:2]), (left,))
+    assert collect(RunStore(Location(uri)), ONE_LEFT) == would
+    assert RunStore(Location(uri)).committed() == names[2:]
+    assert [n.rpartition("/")[0] for n in store.location.names("packs")] == [str(names[2])]
+    assert store.location.names("removals") == []
+    assert verify(RunStore(Location(uri)), names[2]).good
+    assert collect(RunStore(Location(uri)), ONE_LEFT).bytes == 0
+
+
+def test_a_save_under_way_loses_nothing(uri: str) -> None:
+    store, claim = open_run(uri)
+    first = save(store, claim.id, 1, 1, at=OLD)
+    second = save(store, claim.id, 2, 2, at=OLD + 1, like=first)
+    # The next save has written its pack, and will refer to one that the newest refers to.
+    third = CheckpointName(3, 3, claim.id)
+    store.location.put(third.pack(0), b"")
+    collect(RunStore(Location(uri)), ONE_LEFT)
+    assert [n.rpartition("/")[0] for n in store.location.names("packs")] == sorted(
+        map(str, (first.checkpoint, second.checkpoint, third))
+    )
+    committed = save(store, claim.id, 3, 3, like=second.model_copy(update={"packs": second.packs[1:]}))
+    assert verify(store, committed.checkpoint).good
+
+
+def test_while_a_world_opens_the_run_nothing_is_removed(uri: str) -> None:
+    store, claim = open_run(uri)
+    for n in (1, 2):
+        save(store, claim.id, n, n, at=OLD + n)
+    store.claim("run", IDENTITY, 1)
+    with pytest.raises(RefusedError, match="a world is opening this run"):
+        collect(RunStore(Location(uri)), ONE_LEFT)
+    assert len(store.committed()) == 2
+
+
+def test_a_world_that_opens_during_the_pass_stops_it(uri: str) -> None:
+    store, claim = open_run(uri)
+    for n in (1, 2):
+        save(store, claim.id, n, n, at=OLD + n)
+    visitor = RunStore(Location(uri))
+    put = visitor.location.put
+
+    def open_first(name: str, data: bytes) -> None:
+        store.claim("run", IDENTITY, 1)
+        put(name, data)
+
+    visitor.location.put = open_first  # type: ignore[method-assign]
+    collect(visitor, ONE_LEFT)
+    assert len(store.committed()) == 2, "it removed what the new world may be loading"
+
+
+def test_nothing_is_removed_behind_a_damaged_newest(uri: str) -> None:
+    store, claim = open_run(uri)
+    names = [save(store, claim.id, n, n, at=OLD + n).checkpoint for n in (1, 2, 3)]
+    store.location.delete([names[2].pack(0)])
+    with pytest.raises(RefusedError, match=r"newest checkpoint is damaged.*rank-0000\.pack is missing"):
+        collect(RunStore(Location(uri)), ONE_LEFT)
+    set_aside(store.location, names[2], inspect(store, names[2]).problems)
+    assert collect(RunStore(Location(uri)), ONE_LEFT).checkpoints == (names[0],)
+    fresh = RunStore(Location(uri))
+    assert fresh.valid() == [names[1]], "what is set aside does not count, and the newest whole one stays"
+    assert fresh.committed() == names[1:], "what is set aside is kept for inspection"
+    take_back(store.location, names[2])
+    assert fresh.valid() == names[1:]
+
+
+def test_a_reader_of_what_was_newest_a_grace_ago_can_finish(uri: str) -> None:
+    store, claim = open_run(uri)
+    now = time.time()
+    names = [save(store, claim.id, n, n, at=now - ago).checkpoint for n, ago in ((1, 900), (2, 500), (3, 10))]
+    retain(store, claim.id, ONE_LEFT)
+    assert store.committed() == names[1:], "save 2 was the newest until 10 seconds ago"
+    retain(store, claim.id, ONE_LEFT.model_copy(update={"grace_seconds": 5}))
+    assert store.committed() == names[2:]
+
+
+def test_after_a_stop_at_any_operation_the_next_pass_ends_it() -> None:
+    stop_at = 0
+    while True:
+        FaultyFileSystem.clear()
+        store, claim = open_run("faulty://run")
+        first = save(store, claim.id, 1, 1, at=OLD)
+        for n in (2, 3, 4):
+            newest = save(store, claim.id, n, n, at=OLD + n, like=first)
+
+        def stop(number: int, kind: str, path: str, at: int = stop_at) -> None:
+            if number >= at:
+                raise Died
+
+        FaultyFileSystem.reset(stop)
+        died = False
+        try:
+            collect(RunStore(Location("faulty://run")), ONE_LEFT)
+        except Died:
+            died = True
+        FaultyFileSystem.reset()
+        fresh = RunStore(Location("faulty://run"))
+        verdicts = [verify(fresh, name) for name in fresh.valid()]
+        assert all(v.good for v in verdicts), f"stopped at operation {stop_at}: {verdicts}"
+        assert fresh.valid()[-1] == newest.checkpoint
+        collect(RunStore(Location("faulty://run")), ONE_LEFT)
+        fresh = RunStore(Location("faulty://run"))
+        assert fresh.committed() == [newest.checkpoint]
+        assert verify(fresh, newest.checkpoint).good
+        assert len(fresh.pack_folders()) == 2, "its own pack, and the one it refers to"
+        if not died:
+            break
+        stop_at += 1
+    FaultyFileSystem.clear()
+    assert stop_at >= 8, f"only {stop_at} operations were tried"

@@ -1,0 +1,128 @@
+"""Copies between stores: whole, verified on the way, resumable, and never referring to another place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
+from aurl_trainer.store import copying
+from aurl_trainer.store.copying import Copied, copy
+from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.verify import verify
+from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
+from tests.unit.trainer.store.made import open_run, save
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> tuple[RunStore, Manifest]:
+    """A run whose second save refers to a pack of the first."""
+    store, claim = open_run(str(tmp_path / "source"))
+    first = save(store, claim.id, 1, 10)
+    return store, save(store, claim.id, 2, 20, 1.5, like=first)
+
+
+def do(store: RunStore, manifest: Manifest, url: str, *, any_run: bool = False) -> Copied:
+    return copy(store, manifest.checkpoint, RunStore(Location(url)), lambda n: None, any_run=any_run)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_what_a_copy_refers_to_is_copied(
+    source: tuple[RunStore, Manifest], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 37)  # no chunk fits into one block
+    store, manifest = source
+    url = str(tmp_path / "copy") if kind == "file" else f"memory:/{tmp_path}/copy"
+    done = do(store, manifest, url)
+    assert (done.written, done.there) == (2, 0)
+    store.location.delete_folder("packs/" + str(store.valid()[0]))  # the original may go
+    target = RunStore(Location(url))
+    assert target.valid() == [manifest.checkpoint]
+    assert verify(target, manifest.checkpoint).good
+    assert target.manifest_bytes(manifest.checkpoint) == store.manifest_bytes(manifest.checkpoint)
+    again, claim = open_run(url)
+    assert claim.next_number == 3, "a run goes on from the copy"
+    assert all(p.path.startswith("packs/") for p in again.manifest(manifest.checkpoint).packs)
+
+
+def test_a_copy_goes_on_where_it_was_interrupted(
+    source: tuple[RunStore, Manifest],
+) -> None:
+    store, manifest = source
+    stop_at = 0
+    while True:
+        FaultyFileSystem.clear()
+
+        def stop(number: int, kind: str, path: str, at: int = stop_at) -> None:
+            if number >= at:
+                raise Died
+
+        FaultyFileSystem.reset(stop)
+        died = False
+        try:
+            do(store, manifest, "faulty://copy")
+        except Died:
+            died = True
+        FaultyFileSystem.reset()
+        target = RunStore(Location("faulty://copy"))
+        for name in target.valid():
+            assert verify(target, name).good, f"stopped at operation {stop_at}: it counts and is not whole"
+        done = do(store, manifest, "faulty://copy")
+        assert done.written + done.there == 2
+        assert verify(RunStore(Location("faulty://copy")), manifest.checkpoint).good
+        if not died:
+            assert done.there == 2, "whole packs were copied again"
+            break
+        stop_at += 1
+    FaultyFileSystem.clear()
+    assert stop_at >= 5, f"only {stop_at} operations were tried"
+
+
+def test_damage_is_found_on_the_way_and_nothing_counts(
+    source: tuple[RunStore, Manifest], tmp_path: Path
+) -> None:
+    store, manifest = source
+    path = manifest.packs[0].path
+    data = bytearray(store.location.get(path))
+    data[-1] ^= 1
+    store.location.put(path, bytes(data))
+    with pytest.raises(DamagedError, match=r"b\.noise in packs/.*its hash does not match"):
+        do(store, manifest, str(tmp_path / "copy"))
+    assert RunStore(Location(str(tmp_path / "copy"))).committed() == []
+    store.location.delete([path])
+    with pytest.raises(CheckpointError, match="missing, or removed while it was copied"):
+        do(store, manifest, str(tmp_path / "copy"))
+
+
+def test_a_damaged_pack_at_the_target_is_replaced(source: tuple[RunStore, Manifest], tmp_path: Path) -> None:
+    store, manifest = source
+    place = Location(str(tmp_path / "copy"))
+    path = manifest.packs[0].path
+    place.put(path, bytes(manifest.packs[0].bytes))
+    assert do(store, manifest, str(tmp_path / "copy")).written == 2
+    assert verify(RunStore(place), manifest.checkpoint).good
+
+
+def test_where_a_run_saves_nothing_is_copied(source: tuple[RunStore, Manifest], tmp_path: Path) -> None:
+    store, manifest = source
+    open_run(str(tmp_path / "live"))
+    with pytest.raises(RefusedError, match="a run saves its own checkpoints there"):
+        do(store, manifest, str(tmp_path / "live"))
+
+
+def test_other_configurations_only_where_any_are_collected(
+    source: tuple[RunStore, Manifest], tmp_path: Path
+) -> None:
+    store, manifest = source
+    url = str(tmp_path / "models")
+    do(store, manifest, url)
+    other, claim = open_run(str(tmp_path / "other"))
+    wider = save(other, claim.id, 1, 5, identity={"seed": 1, "model": {"dim": 128}})
+    with pytest.raises(RefusedError, match=r"another configuration \(model\.dim: 64 -> 128\)"):
+        do(other, wider, url)
+    do(other, wider, url, any_run=True)
+    target = RunStore(Location(url))
+    assert {str(n) for n in target.committed()} == {manifest.name, wider.name}

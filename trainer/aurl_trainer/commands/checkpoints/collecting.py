@@ -1,0 +1,77 @@
+"""`aurl checkpoints gc`: removing what no rule keeps, beside a run or after it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aurl_trainer.commands.checkpoints.asked import AsJson, Run, open_store
+from aurl_trainer.commands.checkpoints.screen import size
+
+if TYPE_CHECKING:
+    from aurl_trainer.config.checkpoint import KeepConfig
+    from aurl_trainer.store.run_store import RunStore
+
+
+def gc(
+    run: Run,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+    latest: Annotated[int | None, typer.Option(min=1, help="Keep the newest N.")] = None,
+    best: Annotated[int | None, typer.Option(min=0, help="Keep the best N.")] = None,
+    grace: Annotated[int | None, typer.Option(min=0, help="Keep what was kept so many seconds ago.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the checkpoints of a run that no rule keeps.
+
+    The rules are the run's own `checkpoint.keep`, as its newest checkpoint
+    records them; options change them. Tagged checkpoints, and those set aside,
+    stay. The run may go on meanwhile, and others may read.
+
+    \b
+    Examples:
+      aurl checkpoints gc runs/bach --dry-run
+      aurl checkpoints gc s3://bucket/bach --latest 1 --best 1
+    """
+    from aurl_trainer.store.retention.passes import collect
+
+    store = open_store(run)
+    given = {"latest": latest, "best": best, "grace_seconds": grace}
+    keep = _rules(store).model_copy(update={k: v for k, v in given.items() if v is not None})
+    removed = collect(store, keep, dry_run=dry_run)
+    stay = sum(1 for n in store.valid() if n not in removed.checkpoints)
+    if as_json:
+        answer = {
+            "uri": store.location.uri,
+            "dry_run": dry_run,
+            "keep": keep.model_dump(mode="json"),
+            "removed": [str(n) for n in removed.checkpoints],
+            "unfinished": [str(n) for n in removed.unfinished],
+            "bytes": removed.bytes,
+        }
+        typer.echo(json.dumps(answer))
+        return
+    would = "would go" if dry_run else "removed"
+    for name in removed.checkpoints:
+        typer.echo(f"{would}: step {name.step} ({name})")
+    for name in removed.unfinished:
+        typer.echo(f"{would}: what an interrupted save left ({name})")
+    typer.echo(f"{store.location.uri}: {would} {size(removed.bytes)}; {stay} checkpoints stay")
+
+
+def _rules(store: RunStore) -> KeepConfig:
+    """The run's own rules; the defaults if no checkpoint tells."""
+    from pydantic import ValidationError
+
+    from aurl_trainer.config.checkpoint import KeepConfig
+    from aurl_trainer.errors import DamagedError
+    from aurl_trainer.store.format.plain import decode
+
+    for name in reversed(store.valid()):
+        try:
+            extra: Any = decode(store.manifest(name).extra)
+            return KeepConfig.model_validate(extra["experiment"]["checkpoint"]["keep"])
+        except (DamagedError, KeyError, TypeError, ValidationError):
+            continue
+    return KeepConfig()

@@ -1,0 +1,148 @@
+"""`aurl checkpoints list`: the checkpoints of one run, or the runs of one store."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aurl_trainer.commands.checkpoints.asked import AsJson
+from aurl_trainer.commands.checkpoints.screen import count_bar, number, show_table, size, table, when
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurl_trainer.store.catalog.scan import Run
+    from aurl_trainer.store.format.names import CheckpointName
+    from aurl_trainer.store.run_store import RunStore
+
+
+def list_(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|URL", help="A run, or a folder or URL below which runs lie.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show the checkpoints of a run, oldest first; or the runs of a store.
+
+    `best` is the one with the lowest validation NLL. A damaged one is named
+    as such when its manifest cannot be read; `verify` looks at the rest.
+
+    \b
+    Examples:
+      aurl checkpoints list runs/bach
+      aurl checkpoints list s3://bucket/bach --json | jq '.checkpoints[].step'
+      aurl checkpoints list s3://bucket          every run below it
+    """
+    from aurl_trainer.store.catalog.scan import runs_at
+    from aurl_trainer.store.run_store import RunStore
+
+    runs = runs_at(run)
+    if len(runs) == 1 and runs[0].alone:
+        _list_run(RunStore(runs[0].location), as_json)
+    else:
+        _list_runs(run, runs, as_json)
+
+
+def _list_run(store: RunStore, as_json: bool) -> None:
+    tags: dict[CheckpointName, list[str]] = {}
+    for tag, name in store.tags().items():
+        tags.setdefault(name, []).append(tag)
+    rows = [_row(store, name, tags.get(name, [])) for name in store.valid()]
+    rated = [r for r in rows if r.get("metrics", {}).get("val_nll") is not None]
+    if rated:
+        # Among equals the later is better, as for retention.
+        min(reversed(rated), key=lambda r: r["metrics"]["val_nll"])["best"] = True
+    aside = sorted(map(str, store.aside()))
+    if as_json:
+        typer.echo(json.dumps({"uri": store.location.uri, "checkpoints": rows, "set_aside": aside}))
+        return
+    if rows:
+        _table(rows)
+    else:
+        typer.echo(f"{store.location.uri}: no checkpoints yet")
+    for damaged in aside:
+        typer.echo(f"set aside, since it is damaged: {damaged}")
+
+
+def _row(store: RunStore, name: CheckpointName, tags: list[str]) -> dict[str, Any]:
+    from aurl_trainer.errors import CheckpointError
+
+    row: dict[str, Any] = {
+        "name": str(name),
+        "number": name.number,
+        "step": name.step,
+        "generation": name.generation.number,
+        "tags": tags,
+    }
+    try:
+        manifest = store.manifest(name)
+    except CheckpointError as error:
+        return row | {"error": str(error)}
+    return row | {
+        "at": manifest.at,
+        "bytes": manifest.stored_bytes,
+        "world": manifest.world,
+        "metrics": dict(manifest.metrics),
+        "versions": dict(manifest.versions),
+        "best": False,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    made = table("step", "save", "generation", "saved at", "size", "ranks", "val NLL", "")
+    for row in rows:
+        start = (str(row["step"]), str(row["number"]), str(row["generation"]))
+        if "error" in row:
+            made.add_row(*start, "", "", "", "", row["error"])
+            continue
+        said = ["best"] if row["best"] else []
+        made.add_row(
+            *start,
+            when(row["at"]),
+            size(row["bytes"]),
+            str(row["world"]),
+            number(row["metrics"].get("val_nll")),
+            ", ".join([*said, *row["tags"]]),
+        )
+    show_table(made)
+
+
+def _list_runs(place: str, runs: Sequence[Run], as_json: bool) -> None:
+    from aurl_trainer.store.catalog.index import find_all
+
+    with count_bar("runs", len(runs)) as done:
+        found = find_all(runs, done)
+    rows: list[dict[str, Any]] = []
+    for run in found:
+        newest = run.entries[-1] if run.entries else None
+        rated = [e.metrics["val_nll"] for e in run.entries if e.metrics.get("val_nll") is not None]
+        rows.append(
+            {
+                "run": run.run.name,
+                "uri": run.run.location.uri,
+                "checkpoints": len(run.entries),
+                "step": newest.step if newest else None,
+                "at": newest.at if newest else None,
+                "best_val_nll": min((v for v in rated if v is not None), default=None),
+                "preset": newest.preset if newest else None,
+                "problems": list(run.problems),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps({"place": place, "runs": rows}))
+        return
+    if not rows:
+        typer.echo(f"{place}: no runs there")
+        return
+    made = table("run", "checkpoints", "newest step", "saved at", "best val NLL", "preset", left=1)
+    for row in rows:
+        saved = when(row["at"]) if row["at"] else ""
+        made.add_row(
+            row["run"], str(row["checkpoints"]), number(row["step"]), saved, number(row["best_val_nll"]),
+            row["preset"] or "",
+        )  # fmt: skip
+    show_table(made)
+    for problem in (p for row in rows for p in row["problems"]):
+        typer.echo(f"cannot be used: {problem}", err=True)

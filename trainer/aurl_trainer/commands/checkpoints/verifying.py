@@ -1,0 +1,129 @@
+"""`aurl checkpoints verify`: whether what a run has saved is whole, and setting aside what is not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aurl_trainer.commands.checkpoints.asked import AsJson, Checkpoint, open_store
+from aurl_trainer.commands.checkpoints.screen import bytes_bar
+from aurl_trainer.contract import ExitCode
+
+if TYPE_CHECKING:
+    from aurl_trainer.store.format.names import CheckpointName
+    from aurl_trainer.store.run_store import RunStore
+    from aurl_trainer.store.verify import Verdict
+
+
+def verify(
+    checkpoint: Checkpoint,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte and check every hash.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged checkpoints aside, and take back mended ones.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a run's checkpoints, or one: manifests and sizes, with --deep every hash.
+
+    Ends with exit code 5 when one is damaged, and names each damaged item.
+    With --repair damaged ones are set aside: no reader takes them any more,
+    nothing of them is deleted, and the exit code is 0 if a whole one is left.
+
+    \b
+    Examples:
+      aurl checkpoints verify runs/bach
+      aurl checkpoints verify gs://bucket/bach@step:1200 --deep
+      aurl checkpoints verify s3://bucket/bach --deep --repair
+    """
+    from aurl_trainer.store.choose import resolve
+    from aurl_trainer.store.verify import verify_generations
+
+    store = open_store(checkpoint.run)
+    aside = store.aside()
+    names = [resolve(store, checkpoint.which)] if checkpoint.said else _all(store, repair)
+    verdicts = []
+    for name in names:
+        verdicts.append(_check(store, name, deep=deep, quiet=as_json))
+        if not as_json:
+            _say(verdicts[-1], deep)
+    records = list(verify_generations(store))
+    newest = _repair(store, verdicts, deep) if repair else None
+    if as_json:
+        found = [
+            {
+                "name": str(v.name), "step": v.name.step, "good": v.good, "problems": list(v.problems),
+                "set_aside": v.name in store.aside(),
+            }
+            for v in verdicts
+        ]  # fmt: skip
+        answer = {"uri": store.location.uri, "deep": deep, "checkpoints": found, "generations": records}
+        typer.echo(json.dumps(answer | ({"used": str(newest) if newest else None} if repair else {})))
+    else:
+        for line in records:
+            typer.echo(f"a generation's record is damaged, which does no harm: {line}")
+        if repair:
+            _say_repaired(store, verdicts, aside, newest)
+    bad = not all(v.good for v in verdicts)
+    if bad and not (repair and newest):
+        raise typer.Exit(ExitCode.CHECKPOINT)
+
+
+def _all(store: RunStore, repair: bool) -> list[CheckpointName]:
+    from aurl_trainer.errors import CheckpointError
+
+    names = store.valid()
+    if repair:
+        there = set(store.committed())
+        names = sorted([*names, *(n for n in store.aside() if n in there)], key=lambda n: n.age)
+    if not names:
+        raise CheckpointError(f"{store.location.uri}: no checkpoint there")
+    return names
+
+
+def _check(store: RunStore, name: CheckpointName, *, deep: bool, quiet: bool) -> Verdict:
+    from aurl_trainer.store.verify import inspect
+    from aurl_trainer.store.verify import verify as verify_one
+
+    first = inspect(store, name)
+    if not deep or not first.good or first.manifest is None:
+        return first
+    with bytes_bar(f"step {name.step}", first.manifest.stored_bytes, quiet=quiet) as advance:
+        return verify_one(store, name, advance)
+
+
+def _say(verdict: Verdict, deep: bool) -> None:
+    good = "whole" if deep else "whole, as far as its manifest and sizes tell"
+    typer.echo(f"step {verdict.name.step}: " + (good if verdict.good else "DAMAGED"))
+    for problem in verdict.problems:
+        typer.echo(f"  {problem}")
+
+
+def _repair(store: RunStore, verdicts: list[Verdict], deep: bool) -> CheckpointName | None:
+    """Sets aside and takes back; returns the newest that a reader takes now, None if there is none."""
+    from aurl_trainer.store.aside import set_aside, take_back
+
+    aside = store.aside()
+    for verdict in verdicts:
+        if not verdict.good:
+            set_aside(store.location, verdict.name, verdict.problems)
+        elif verdict.name in aside and deep:
+            take_back(store.location, verdict.name)
+    names = store.valid()
+    return names[-1] if names else None
+
+
+def _say_repaired(
+    store: RunStore, verdicts: list[Verdict], before: frozenset[CheckpointName], newest: CheckpointName | None
+) -> None:
+    now = store.aside()
+    for verdict in verdicts:
+        if verdict.name in now - before:
+            typer.echo(f"step {verdict.name.step}: set aside; no reader takes it, nothing of it is deleted")
+        elif verdict.name in before - now:
+            typer.echo(f"step {verdict.name.step}: is whole again and counts")
+        elif verdict.good and verdict.name in now:
+            typer.echo(f"step {verdict.name.step}: stays aside until --deep finds it whole")
+    used = "none is left that can be used" if newest is None else f"step {newest.step} ({newest}) is used"
+    typer.echo(f"{store.location.uri}: {used}")

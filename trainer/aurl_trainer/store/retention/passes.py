@@ -1,0 +1,194 @@
+"""Removing what no rule keeps, by the run's own writer or by somebody else, while others read and write.
+
+A pass that dies at any instant leaves every remaining manifest with all its packs; the next pass removes the
+rest. Not here: which stay (rules.py), what may go (plan.py), a run that is over (removal.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
+from aurl_trainer.store.format.names import (
+    GENERATIONS,
+    MANIFESTS,
+    CheckpointName,
+    Fence,
+    GenerationId,
+)
+from aurl_trainer.store.location import PARTIAL, Location
+from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
+from aurl_trainer.store.retention.plan import Plan, as_visitor, as_writer
+from aurl_trainer.store.retention.rules import Committed, kept
+from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.tags import clear_superseded
+from aurl_trainer.store.verify import inspect
+
+OPENING_SECONDS = 1800.0
+"""A generation that took its number, and has not said in so long from where it goes on, has died."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a pass removed, or would remove: checkpoints, what interrupted saves left, and bytes of packs."""
+
+    checkpoints: tuple[CheckpointName, ...]
+    unfinished: tuple[CheckpointName, ...]
+    bytes: int
+
+
+def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_only: bool = False) -> None:
+    """The writer's pass: call between two saves of generation `mine`. `orphans_only`: no manifest goes.
+
+    Does nothing when a later generation is there, or while a manifest of a newer format could refer to packs
+    that this version does not know of. Raises CheckpointError when the store refuses.
+    """
+    now = time.time()
+    found = survey(store)
+    if found is None:
+        return
+    folders = store.pack_folders()
+
+    def plan(stay_too: Collection[CheckpointName]) -> Plan:
+        checkpoints, fences = _as_it_is(store, found)
+        stay = {c.name for c in checkpoints} if orphans_only else kept(checkpoints, fences, keep, now)
+        return as_writer(checkpoints, folders, [f.id for f in fences], mine, stay.union(stay_too))
+
+    _remove(store, plan, plan(()))
+    _delete_partials(store.location, mine)
+
+
+def collect(store: RunStore, keep: KeepConfig, *, dry_run: bool = False) -> Removed:
+    """Somebody else's pass, which does no harm to a run that goes on. `dry_run` removes nothing.
+
+    Raises RefusedError while a world opens the run, or if the newest that would stay is damaged;
+    CheckpointError if a newer Aurl wrote a checkpoint, or the store refuses.
+    """
+    now = time.time()
+    found = survey(store, strict=True) or []
+    folders = store.pack_folders()
+    generations = _settled_generations(store, now)
+
+    def plan(stay_too: Collection[CheckpointName]) -> Plan:
+        checkpoints, fences = _as_it_is(store, found)
+        if {f.id for f in fences} != generations:
+            return Plan()  # a world has opened the run meanwhile
+        stay = kept(checkpoints, fences, keep, now)
+        return as_visitor(checkpoints, folders, generations, stay.union(stay_too), now)
+
+    first = plan(())
+    if first.manifests:
+        _check_newest(store, first)
+    size = sum(_folder_bytes(store.location, n.folder) for n in first.folders)
+    done = first
+    if not dry_run:
+        done = _remove(store, plan, first)
+        clear_superseded(store.location)
+    committed = {c.name for c in found}
+    return Removed(done.manifests, tuple(n for n in done.folders if n not in committed), size)
+
+
+def survey(store: RunStore, *, strict: bool = False) -> list[Committed] | None:
+    """All that is committed, whatever counts. None if a manifest is of a newer format; `strict`: raises."""
+    found = []
+    for name in store.committed():
+        try:
+            manifest = store.manifest(name)
+        except DamagedError:
+            found.append(Committed(name))
+        except CheckpointError:
+            if strict:
+                raise
+            return None
+        else:
+            packs = frozenset(p.path for p in manifest.packs)
+            found.append(Committed(name, manifest.at, manifest.metrics, packs))
+    return found
+
+
+def _as_it_is(store: RunStore, found: Sequence[Committed]) -> tuple[list[Committed], list[Fence]]:
+    """`found` with what is said about each now; and the generations, read last: nothing may be removed once
+    a later one could be reading it."""
+    aside = store.aside()
+    tagged = set(store.tags().values())
+    checkpoints = [replace(c, tagged=c.name in tagged, aside=c.name in aside) for c in found]
+    return checkpoints, store.fences()
+
+
+def _remove(store: RunStore, plan: Callable[[Collection[CheckpointName]], Plan], first: Plan) -> Plan:
+    """Announces the `first` plan, plans again, and removes what is still to go."""
+    location = store.location
+    if not first.manifests and not first.folders:
+        return first
+    began = time.monotonic()
+    announcement = announce(location, {*first.manifests, *first.folders})
+    second = plan(set(store.committed()).difference(first.manifests))
+    folders = tuple(n for n in second.folders if n in first.folders)
+    for name in second.manifests:
+        _check_time(location, began)
+        location.delete([name.manifest])
+        store.forget(name)
+    for name in folders:
+        _check_time(location, began)
+        location.delete_folder(name.folder)
+    location.delete([announcement])
+    clear_dead(location)
+    return Plan(second.manifests, folders)
+
+
+def _check_time(location: Location, began: float) -> None:
+    """Whoever waits for the announcement waits no longer: what is left goes the next time."""
+    if time.monotonic() - began > REMOVE_SECONDS:
+        raise CheckpointError(f"{location.uri}: the store is too slow; some old checkpoints stay for now")
+
+
+def _settled_generations(store: RunStore, now: float) -> set[GenerationId]:
+    """All generations. Raises RefusedError if the latest is still choosing where it goes on from."""
+    fences = store.fences()
+    settled = {f.id for f in fences if f.settled}
+    latest = max(fences, key=lambda f: f.id, default=None)
+    if latest is not None and latest.id not in settled:
+        at = store.generation_time(latest)
+        if at is None or at > now - OPENING_SECONDS:
+            raise RefusedError(
+                f"{store.location.uri}: a world is opening this run; try again when it trains, "
+                f"or in {OPENING_SECONDS / 60:.0f} minutes"
+            )
+    return {f.id for f in fences}
+
+
+def _check_newest(store: RunStore, plan: Plan) -> None:
+    """Raises RefusedError if a resume could need one of those that go: the newest that stays is not whole."""
+    left = [n for n in store.valid() if n not in plan.manifests]
+    if not left:
+        return
+    problems = inspect(store, left[-1]).problems
+    if problems:
+        raise RefusedError(
+            f"{store.location.uri}: nothing is removed while the newest checkpoint is damaged; "
+            f"set it aside first: aurl checkpoints verify --repair: {problems[0]}"
+        )
+
+
+def _folder_bytes(location: Location, folder: str) -> int:
+    total = 0
+    for name in location.names(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += location.size(f"{folder}/{name}")
+    return total
+
+
+def _delete_partials(location: Location, mine: GenerationId) -> None:
+    """Temporary files that killed writers of this or an earlier generation left (local disks only)."""
+    for folder in (GENERATIONS, MANIFESTS):
+        for partial in location.partials(folder):
+            whole = partial.removeprefix(".").removesuffix(PARTIAL)
+            checkpoint = CheckpointName.parse(whole.removesuffix(".json"))
+            fence = Fence.parse(whole)
+            owner = checkpoint.generation if checkpoint else fence.id if fence else None
+            if owner is not None and owner <= mine:
+                location.delete([f"{folder}/{partial}"])

@@ -1,0 +1,53 @@
+"""Removing checkpoints of a run that is over: the job's clean-up. Not here: while it runs (passes.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aurl_trainer.contract import RunFile
+from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
+from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
+from aurl_trainer.store.location import Location
+from aurl_trainer.store.retention.passes import survey
+from aurl_trainer.store.retention.plan import without
+from aurl_trainer.store.retention.rules import best_first
+from aurl_trainer.store.run_store import RunStore
+
+FOLDERS = (
+    MANIFESTS, TAGS, PACKS, ASIDE, REMOVALS, INDEX, GENERATIONS,
+    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES,
+)  # fmt: skip
+"""All that a run writes below its URL. Manifests first: a reader finds whole checkpoints, or none."""
+
+
+def everything(location: Location) -> None:
+    """Deletes all that a run has written, tags too; what is not there is no error."""
+    for folder in FOLDERS:
+        _delete(location, folder)
+
+
+def _delete(location: Location, folder: str) -> None:
+    for child in location.folders(folder):
+        _delete(location, f"{folder}/{child}")
+    location.delete_folder(folder)
+
+
+def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> list[CheckpointName]:
+    """Deletes all checkpoints but the tagged ones and the best `count`, and returns those that stay.
+
+    `by` weighs the metrics as `keep.by` does. Without any metric, the newest stay. Raises CheckpointError,
+    having deleted nothing, if a newer Aurl wrote one. A damaged one is no loss.
+    """
+    store = RunStore(location)
+    found = survey(store, strict=True) or []
+    valid = set(store.valid())
+    whole = [c for c in found if c.name in valid and c.at is not None]
+    newest = sorted(whole, key=lambda c: c.name.age, reverse=True)
+    stay = {c.name for c in (best_first(whole, by) or newest)[:count]}
+    stay |= set(store.tags().values()) & {c.name for c in found}
+    gone = {c.name for c in found} - stay
+    plan = without(found, gone, store.pack_folders())
+    location.delete([name.manifest for name in plan.manifests])
+    for name in plan.folders:
+        location.delete_folder(name.folder)
+    return sorted(stay, key=lambda name: name.age)
