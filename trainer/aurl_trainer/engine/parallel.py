@@ -58,7 +58,8 @@ class World:
     def host_group(self) -> dist.ProcessGroup | None:
         """A group that moves objects: gloo's own where training uses nccl. All ranks call it, once."""
         if self.size > 1 and self.device.type == "cuda":
-            return dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+            group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+            return group
         return self.group
 
     def wrap(self, model: nn.Module) -> nn.Module:
