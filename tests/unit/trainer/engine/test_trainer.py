@@ -23,6 +23,8 @@ from aurl_trainer.config.monitor import MonitorConfig, SamplesConfig
 from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.engine.randomness import seed_all
 from aurl_trainer.engine.runtime import Runtime
+from aurl_trainer.engine.saves import Saves
+from aurl_trainer.engine.saving import Position
 from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
 from aurl_trainer.errors import FencedError, LeaveError, RefusedError
@@ -97,6 +99,25 @@ class Watch:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [r for r in self.records if r["kind"] == kind]
+
+
+class Short(Notice):
+    """No time to save after a notice."""
+
+    @property
+    def left(self) -> float:
+        return -1.0 if self.given else math.inf
+
+
+def wait_for_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the run wait for each save, so that it is known which have ended when it leaves."""
+    begin = Saves.save
+
+    def save(self: Saves, position: Position, *, must: bool) -> None:
+        begin(self, position, must=must)
+        self.wait(position)
+
+    monkeypatch.setattr(Saves, "save", save)
 
 
 @pytest.fixture(autouse=True)
@@ -180,15 +201,13 @@ def test_leaving_after_a_notice_or_for_a_new_world_loses_no_step(
     assert torch.equal(weights, expected)
 
 
-def test_a_notice_without_the_time_to_save_costs_the_steps_since_the_last_one(tmp_path: Path) -> None:
+def test_a_notice_without_the_time_to_save_costs_the_steps_since_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calm = Watch()
     _, expected = run(str(tmp_path / "calm"), calm)
 
-    class Short(Notice):
-        @property
-        def left(self) -> float:
-            return -1.0 if self.given else math.inf
-
+    wait_for_saves(monkeypatch)
     first = Watch(leave_after=5, notice=Short())
     with pytest.raises(LeaveError):
         run(str(tmp_path / "left"), first)

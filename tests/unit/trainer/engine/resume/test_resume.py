@@ -22,14 +22,7 @@ from aurl_trainer.errors import LeaveError
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from aurl_trainer.monitor.records import RecordWriter, read_records
 from tests.unit.trainer.engine.corpus import Windows
-from tests.unit.trainer.engine.test_trainer import Watch, make_experiment, run
-
-
-class Short(Notice):
-    """No time to save after a notice."""
-
-    def allows(self, seconds: float) -> bool:
-        return not self.given
+from tests.unit.trainer.engine.test_trainer import Short, Watch, make_experiment, run, wait_for_saves
 
 
 class Recording(Watch):
@@ -62,8 +55,9 @@ def clean() -> Iterator[None]:
 
 
 @pytest.fixture
-def lost(tmp_path: Path) -> Path:
+def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The place of a run that was lost two steps after its last checkpoint."""
+    wait_for_saves(monkeypatch)
     with pytest.raises(LeaveError):
         run(str(tmp_path), Recording(tmp_path / "records", leave_after=5, notice=Short()))
     assert max(r["step"] for r in read_records(tmp_path / "records", {"step"})) == 6
