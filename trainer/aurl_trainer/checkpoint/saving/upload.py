@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from aurl_trainer.store.location import Location
 
 SPLIT_BYTES = 64 * 2**20
 """A rank's pack is divided for parallel uploads where each has at least so much to write."""
+
+MOST_HASHERS = 4
+"""Threads that hash at the same time, at most; a quarter of the cores where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Uploader:
         self._rank = rank
         self._compression = Compression(level)
         self._uploads = 1 if location.local else uploads
+        # Training has most of the cores; where there are many, hashing need not be slower than a disk.
+        self._hashers = max(1, min(MOST_HASHERS, (os.cpu_count() or 1) // 4))
         self._whole_every = whole_every
 
     def upload(
@@ -57,7 +63,7 @@ class Uploader:
         `alive` is called between pieces and raises to give the save up. Raises CheckpointError when the store
         refuses.
         """
-        hashes = [_hash(box.content, alive) for box in boxes]
+        hashes = self._hashes(boxes, alive)
         contents = dict(zip(hashes, boxes, strict=True))
         sizes = [(h, box.content.nbytes) for h, box in contents.items()]
         kept = reusable(sizes, earlier, name.number, self._whole_every)
@@ -69,6 +75,12 @@ class Uploader:
             sum(p.stored.bytes for h, p in placed.items() if h not in kept),
             sum(p.stored.bytes for p in kept.values()),
         )
+
+    def _hashes(self, boxes: Sequence[Box], alive: Callable[[], None]) -> list[str]:
+        if self._hashers == 1:
+            return [_hash(box.content, alive) for box in boxes]
+        with ThreadPoolExecutor(self._hashers, thread_name_prefix="hash") as pool:
+            return list(pool.map(lambda box: _hash(box.content, alive), boxes))
 
     def _write(
         self, fresh: Sequence[tuple[str, Box]], name: CheckpointName, alive: Callable[[], None]
