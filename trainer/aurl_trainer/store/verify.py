@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
-from aurl_trainer.store.format.packs import Wanted, check_size, read_chunks
+from aurl_trainer.store.format.reading import Wanted, check_size, stream
 from aurl_trainer.store.format.sealed import unseal
 from aurl_trainer.store.run_store import RunStore
 
@@ -66,9 +66,9 @@ def verify(store: RunStore, name: CheckpointName, progress: Callable[[int], None
             if chunk.pack == pack
         ]
         try:
-            for item, _ in read_chunks(store.location, manifest, wanted):
+            for piece in stream(store.location, manifest, wanted):
                 if progress is not None:
-                    progress(item.chunk.bytes)
+                    progress(piece.stored)
         except DamagedError as error:
             problems.append(str(error))
     return Verdict(name, tuple(problems), manifest)

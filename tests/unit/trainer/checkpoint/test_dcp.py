@@ -13,13 +13,8 @@ from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
-from aurl_trainer.checkpoint.dcp import (
-    PackStorageReader,
-    PackStorageWriter,
-    TensorLoadPlanner,
-    TensorSavePlanner,
-    metadata_of,
-)
+from aurl_trainer.checkpoint.dcp import PackStorageWriter, TensorSavePlanner
+from aurl_trainer.checkpoint.reading.dcp import PackStorageReader, TensorLoadPlanner, metadata_of
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName, GenerationId

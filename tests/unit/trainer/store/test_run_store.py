@@ -13,7 +13,7 @@ from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, Refu
 from aurl_trainer.store.choose import candidates, checkpoints_of, resolve
 from aurl_trainer.store.format.manifest import VERSION, Manifest
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
-from aurl_trainer.store.format.packs import Wanted, read_chunks
+from aurl_trainer.store.format.reading import Wanted, stream
 from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.retention.passes import retain
@@ -255,7 +255,7 @@ def test_chunks_come_back_in_few_reads(uri: str) -> None:
     reads = []
     get = store.location.get
     store.location.get = lambda *a: reads.append(a) or get(*a)  # type: ignore[method-assign,func-returns-value]
-    found = {w.tensor: bytes(data) for w, data in read_chunks(store.location, manifest, wanted)}
+    found = {p.item.tensor: bytes(p.data) for p in stream(store.location, manifest, wanted)}
     assert found == {"a.zeros": bytes(400), "b.noise": random.Random(10).randbytes(400)}
     assert len(reads) == 1, "neighbouring chunks should be read together"
     assert [t.chunks[0].codec for t in manifest.tensors.values()] == ["zstd", "raw"]
