@@ -13,7 +13,7 @@ from typing import Any
 
 from aurl_trainer.contract import Cause, LedgerEntry, RunFile
 from aurl_trainer.monitor.records import read_records
-from aurl_trainer.store.format.packs import Wanted, read_chunks
+from aurl_trainer.store.format.reading import Wanted, stream
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
@@ -108,13 +108,14 @@ def result(run: Path) -> Result:
     name = store.valid()[-1]
     manifest = store.manifest(name)
     wanted = [Wanted(key, c) for key, tensor in manifest.tensors.items() for c in tensor.chunks]
-    parts: dict[str, list[tuple[tuple[int, ...], str]]] = {}
-    for item, data in read_chunks(store.location, manifest, wanted):
-        box = (*item.chunk.offsets, *item.chunk.sizes)
-        parts.setdefault(item.tensor, []).append((box, hashlib.sha256(data).hexdigest()))
+    parts: dict[str, dict[tuple[int, ...], hashlib._Hash]] = {}
+    for piece in stream(store.location, manifest, wanted):
+        box = (*piece.item.chunk.offsets, *piece.item.chunk.sizes)
+        parts.setdefault(piece.item.tensor, {}).setdefault(box, hashlib.sha256()).update(piece.data)
     tensors = {}
     for key, tensor in manifest.tensors.items():
-        content = [(tensor.dtype, tensor.size), *sorted(parts[key])]
+        boxes = sorted((box, digest.hexdigest()) for box, digest in parts[key].items())
+        content = [(tensor.dtype, tensor.size), *boxes]
         tensors[key] = hashlib.sha256(repr(content).encode()).hexdigest()
     return Result(str(name), tensors)
 

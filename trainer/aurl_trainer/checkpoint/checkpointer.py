@@ -12,12 +12,12 @@ import logging
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch.distributed as dist
 
 from aurl_trainer.checkpoint.agreement import Ranks
-from aurl_trainer.checkpoint.peers.nearby import Nearby, Objects, Sources
+from aurl_trainer.checkpoint.peers.nearby import Nearby, Sources
 from aurl_trainer.checkpoint.peers.neighbours import Neighbours
 from aurl_trainer.checkpoint.saving.saver import Owner, Saved, Saver
 from aurl_trainer.checkpoint.saving.upload import Uploader
@@ -27,6 +27,7 @@ from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode
+from aurl_trainer.store.format.reading import Objects
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.retention.passes import retain
@@ -213,7 +214,7 @@ class Checkpointer:
         manifest = Manifest.parse(data, str(name))
 
         def load(objects: Objects) -> None:
-            read(state, cast(Location, objects), manifest)
+            read(state, objects, manifest)
 
         if nearby is None:
             self._ranks.together(lambda: load(self._store.location))

@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.reading import Objects
 from aurl_trainer.store.kept import KeptPacks
 from aurl_trainer.store.location import Location
 
@@ -30,16 +31,6 @@ SILENCE_SECONDS = 3.0
 
 ANSWER_SECONDS = 15.0
 """What one answer may take in all."""
-
-
-class Objects(Protocol):
-    """What a load reads packs from."""
-
-    def get(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """The bytes of `name` in [start, end). Raises FileNotFoundError."""
-
-    def size(self, name: str) -> int:
-        """Size in bytes. Raises FileNotFoundError."""
 
 
 @dataclass(frozen=True)
