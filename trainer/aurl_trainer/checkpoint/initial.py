@@ -1,6 +1,7 @@
 """The weights of another run's checkpoint as the beginning of a new one: `initFrom`.
 
-    begun = load_initial("gs://bucket/bach", "best", model, tokenizer=prepared.tokenizer_hash)
+    wanted = Reference.parse("gs://bucket/bach@best")
+    begun = load_initial(checkpoints_of(wanted.run), wanted.which, model, tokenizer=prepared.tokenizer_hash)
     for line in begun.lines(): print(line)
 
 What fits by name, shape and type is loaded in place, streamed and verified; the rest stays as it is in
@@ -22,8 +23,9 @@ from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.checkpoint.reading.fit import Fit, compare, tensors_of
 from aurl_trainer.checkpoint.transfer import read, read_tensors
 from aurl_trainer.checkpoint.weights import Weights, part_of, tokenizer_of
+from aurl_trainer.config.reference import Which
 from aurl_trainer.errors import CheckpointError, DamagedError
-from aurl_trainer.store.choose import Which, candidates
+from aurl_trainer.store.choose import candidates
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import RunStore
@@ -92,7 +94,7 @@ def load_initial(
     weights that have a row for each token, are left out. `weights`: the model's, the averaged ones, or those
     that the other run is judged by. With `optimizer` its state comes, too, if all of it fits.
 
-    Damaged checkpoints are passed over with a warning, except where one of a step was asked for. Raises
+    For the latest and the best a damaged one is passed over with a warning. Raises
     CheckpointError when there is none or nothing of it fits, and DamagedError when none is whole; the model
     may then be half loaded.
     """

@@ -11,6 +11,7 @@ import torch
 
 from aurl_trainer.checkpoint.initial import Initialised, load_initial
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
+from aurl_trainer.config.reference import Latest
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import RunStore
@@ -50,7 +51,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 def test_all_of_it_comes_over_when_all_of_it_fits(uri: str) -> None:
     model, optimizer, average = save(uri)
     new, fresh = make(5)
-    begun = load_initial(uri, "latest", new, tokenizer="t1", weights="model", optimizer=fresh)
+    begun = load_initial(uri, Latest(), new, tokenizer="t1", weights="model", optimizer=fresh)
     assert hash_of(new, fresh) == hash_of(model, optimizer), (
         "weights or optimizer are not those of the other run"
     )
@@ -65,7 +66,7 @@ def test_all_of_it_comes_over_when_all_of_it_fits(uri: str) -> None:
 
 def load(uri: str, **options: Any) -> tuple[Small, Initialised]:
     model, _ = make(5)
-    return model, load_initial(uri, "latest", model, **({"tokenizer": "t1"} | options))
+    return model, load_initial(uri, Latest(), model, **({"tokenizer": "t1"} | options))
 
 
 def test_what_does_not_fit_is_named_and_stays_new(uri: str) -> None:
@@ -74,7 +75,7 @@ def test_what_does_not_fit_is_named_and_stays_new(uri: str) -> None:
     new.scale = torch.nn.Parameter(torch.ones(3))
     new.more = torch.nn.Parameter(torch.full((2,), 7.0))
     del new.frozen
-    begun = load_initial(uri, "latest", new, tokenizer="t1", weights="model", optimizer=fresh)
+    begun = load_initial(uri, Latest(), new, tokenizer="t1", weights="model", optimizer=fresh)
     assert begun.missing == ("more",) and begun.extra == ("frozen",)
     assert begun.unlike == {"scale": "float32[] there and float32[3] here"}
     assert begun.optimizer is False and not fresh.state
