@@ -5,6 +5,7 @@
     ├── DataError           the music cannot be used
     ├── CheckpointError     a checkpoint or its location cannot be used
     │   ├── DamagedError    an object is not what its manifest says
+    │   ├── UnavailableError the store does not answer; later it may
     │   └── FencedError     a later generation has taken over: this one may not write
     ├── QueryError          a condition or an order on the command line is not understood
     ├── RefusedError        would harm something that exists
@@ -50,6 +51,10 @@ class CheckpointError(AurlTrainerError):
 
 class DamagedError(CheckpointError):
     """An object is not what its manifest says. The message names the item."""
+
+
+class UnavailableError(CheckpointError):
+    """The store failed or did not answer for as long as was allowed. The same may succeed later."""
 
 
 class FencedError(CheckpointError):

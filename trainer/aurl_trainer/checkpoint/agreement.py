@@ -19,19 +19,29 @@ from aurl_trainer.errors import (
     DamagedError,
     FencedError,
     RefusedError,
+    UnavailableError,
 )
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # From the least to the gravest: with several failures the gravest is raised. Damage can be fallen back from.
-_KINDS: tuple[type[AurlTrainerError], ...] = (DamagedError, CheckpointError, RefusedError, FencedError)
+_KINDS: tuple[type[AurlTrainerError], ...] = (
+    DamagedError,
+    UnavailableError,
+    CheckpointError,
+    RefusedError,
+    FencedError,
+)
 
 
 def gravest(failures: Sequence[tuple[str, str]]) -> AurlTrainerError:
     """One error for several, each the name of its kind and its message: the gravest, of equals the first."""
     names = [k.__name__ for k in _KINDS]
-    ranked = [(names.index(kind) if kind in names else 1, message) for kind, message in failures]
+    ranked = [
+        (names.index(kind if kind in names else CheckpointError.__name__), message)
+        for kind, message in failures
+    ]
     grade, message = max(ranked, key=lambda r: r[0])
     return _KINDS[grade](message)
 

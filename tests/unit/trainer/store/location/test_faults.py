@@ -1,0 +1,104 @@
+"""What each client library's own errors mean."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiohttp import ClientPayloadError, ServerDisconnectedError
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+)
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from fsspec import FSTimeoutError
+from gcsfs.retry import HttpError, validate_response
+from s3fs.errors import translate_boto_error
+
+from aurl_trainer.store.location.faults import Kind, understand
+
+
+def s3(code: str, status: int, message: str = "said the store") -> Exception:
+    response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return translate_boto_error(ClientError(response, "PutObject"))  # type: ignore[arg-type]
+
+
+def gcs(status: int, message: str = "said the store") -> Exception:
+    try:
+        validate_response(status, json.dumps({"error": {"code": status, "message": message}}), "b/bucket/o")
+    except Exception as error:
+        return error
+    raise AssertionError("no error")
+
+
+def azure(status: int, code: str, kind: type[HttpResponseError] = HttpResponseError) -> Exception:
+    error = kind(message="said the store")
+    error.status_code, error.error_code = status, code  # type: ignore[attr-defined]
+    return error
+
+
+CASES = [
+    (s3("InternalError", 500), Kind.PASSING),
+    (s3("SlowDown", 503), Kind.PASSING),
+    (s3("500", 500), Kind.PASSING),
+    (s3("503", 503), Kind.PASSING),
+    (s3("Throttling", 400), Kind.PASSING),
+    (s3("TooManyRequests", 429), Kind.PASSING),
+    (s3("RequestTimeout", 400), Kind.PASSING),
+    (s3("ExpiredToken", 400), Kind.EXPIRED),
+    (s3("InvalidAccessKeyId", 403), Kind.EXPIRED),
+    (s3("SignatureDoesNotMatch", 403), Kind.EXPIRED),
+    (s3("AccessDenied", 403), Kind.DENIED),
+    (s3("403", 403), Kind.DENIED),
+    (s3("NoSuchBucket", 404), Kind.NO_BUCKET),
+    (s3("NoSuchKey", 404), Kind.OTHER),
+    (s3("InvalidRequest", 400), Kind.OTHER),
+    (NoCredentialsError(), Kind.NO_CREDENTIALS),
+    (EndpointConnectionError(endpoint_url="http://127.0.0.1:1"), Kind.PASSING),
+    (ReadTimeoutError(endpoint_url="http://127.0.0.1:1"), Kind.PASSING),
+    (gcs(500), Kind.PASSING),
+    (gcs(502), Kind.PASSING),
+    (gcs(503), Kind.PASSING),
+    (gcs(429), Kind.PASSING),
+    (gcs(403), Kind.DENIED),
+    (gcs(401, "Invalid Credentials"), Kind.EXPIRED),
+    (gcs(401, "Anonymous caller does not have storage.objects.list access"), Kind.NO_CREDENTIALS),
+    (HttpError({"code": 400, "message": "odd"}), Kind.OTHER),
+    (azure(500, "InternalError"), Kind.PASSING),
+    (azure(503, "ServerBusy"), Kind.PASSING),
+    (azure(403, "AuthenticationFailed", ClientAuthenticationError), Kind.EXPIRED),
+    (azure(403, "AuthorizationPermissionMismatch"), Kind.DENIED),
+    (azure(404, "ContainerNotFound", ResourceNotFoundError), Kind.NO_BUCKET),
+    (azure(404, "BlobNotFound", ResourceNotFoundError), Kind.OTHER),
+    (ServiceRequestError("Cannot connect to host"), Kind.PASSING),
+    (ServerDisconnectedError(), Kind.PASSING),
+    (ClientPayloadError("Response payload is not completed"), Kind.PASSING),
+    (FSTimeoutError(), Kind.PASSING),
+    (BrokenPipeError(32, "Broken pipe"), Kind.PASSING),
+    (OSError(116, "Stale file handle"), Kind.PASSING),
+    (OSError(122, "Disk quota exceeded"), Kind.FULL),
+    (OSError(30, "Read-only file system"), Kind.DENIED),
+    (OSError(5, "Input/output error"), Kind.OTHER),
+    (ValueError("a defect"), Kind.OTHER),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), CASES, ids=[f"{i}-{type(e).__name__}" for i, (e, _) in enumerate(CASES)]
+)
+def test_every_error_has_its_kind(error: Exception, kind: Kind) -> None:
+    found = understand(error)
+    assert found.kind is kind, f"expected {kind.name} for {error!r}, found {found.kind.name}"
+    assert "\n" not in str(found)
+
+
+def test_the_cause_counts_where_the_error_itself_says_nothing() -> None:
+    try:
+        try:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        except ConnectionResetError as cause:
+            raise RuntimeError("upload failed") from cause
+    except RuntimeError as error:
+        assert understand(error).passing

@@ -1,0 +1,74 @@
+"""What each store's own client is told: no retries of its own, and bounded waits.
+
+Location tries again by itself, with one deadline over all; a client that did so as well would multiply the
+tries. The exception are streams: a part of one that failed cannot be asked for again from here, so there the
+client tries again, and Location does not.
+Not here: the operations (place.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+"""How long a server may be silent within one answer."""
+
+STREAM_TRIES = 6
+"""For one part of a stream."""
+
+
+def open_store(uri: str, *, stream: bool = False) -> tuple[Any, str]:
+    """A file system of its own for `uri`, and the path there. `stream`: with the client's own retries.
+
+    Raises whatever fsspec raises for a protocol that it does not know or whose package is missing.
+    """
+    for library in ("gcsfs", "s3fs", "adlfs", "azure", "botocore"):
+        # They log tracebacks of errors that they raise as well; here these become one line.
+        if logging.getLogger(library).level == logging.NOTSET:
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+    protocol = uri.partition("://")[0] if "://" in uri else "file"
+    # Another process may write here at any time: neither old listings nor shared instances will do.
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if protocol in ("s3", "s3a"):
+        options["config_kwargs"] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
+            "retries": {"mode": "standard", "total_max_attempts": STREAM_TRIES if stream else 1},
+        }
+    elif protocol in ("gs", "gcs"):
+        # gcsfs else asks for each bucket's layout first, and waits a minute on stores that do not answer.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        options["requests_timeout"] = _aiohttp_timeout()
+    elif protocol in ("az", "abfs", "abfss", "adl"):
+        options |= {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+    fs, root = fsspec.core.url_to_fs(uri, **options)
+    if protocol in ("s3", "s3a"):
+        fs.retries = 1
+    elif protocol in ("gs", "gcs") and not stream:
+        _without_retries(fs)
+    elif protocol in ("az", "abfs", "abfss", "adl") and not stream:
+        fs.service_client._config.retry_policy.total_retries = 0
+    return fs, str(root)
+
+
+def is_local(fs: Any) -> bool:
+    """Whether `fs` is this machine's own disks."""
+    return isinstance(fs, LocalFileSystem)
+
+
+def _aiohttp_timeout() -> Any:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+
+
+def _without_retries(fs: Any) -> None:
+    """gcsfs decorates its one request function with six tries and has no option for it."""
+    once = type(fs)._request.__wrapped__
+    fs._request = once.__get__(fs)

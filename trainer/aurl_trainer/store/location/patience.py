@@ -1,0 +1,73 @@
+"""How long and how often to try: exponential backoff with full jitter, bounded by attempts and by a deadline.
+
+Not here: which errors pass (faults.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_any,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from aurl_trainer.store.location.faults import understand
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """At most `attempts` tries and `seconds` from the first to the last answer.
+
+    Before try n+1 it waits a random time up to `first * 2**n` seconds, `longest` at most: many ranks that
+    failed at the same instant do not come back at the same instant.
+    """
+
+    attempts: int = 6
+    seconds: float = 120.0
+    first: float = 0.5
+    longest: float = 20.0
+
+    def within(self, deadline: float | None) -> Patience:
+        """The same, but done at `deadline` (by time.monotonic)."""
+        if deadline is None:
+            return self
+        left = max(deadline - time.monotonic(), 0.0)
+        return Patience(self.attempts, left, self.first, self.longest)
+
+    def persist(self, act: Callable[[float], T]) -> T:
+        """The result of `act`, which is given the seconds left for it; tried again while its errors pass.
+
+        Raises what it raised last, with a note `gave up after ...` if that was a passing error.
+        """
+        began = time.monotonic()
+        retrying = Retrying(
+            stop=stop_any(stop_after_attempt(self.attempts), stop_before_delay(self.seconds)),
+            wait=wait_random_exponential(multiplier=self.first, max=self.longest),
+            retry=retry_if_exception(_passing),
+            retry_error_callback=lambda state: _give_up(state, began),
+        )
+        return retrying(lambda: act(max(began + self.seconds - time.monotonic(), 0.001)))
+
+
+def _passing(error: BaseException) -> bool:
+    return isinstance(error, Exception) and understand(error).passing
+
+
+def _give_up(state: RetryCallState, began: float) -> None:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert error is not None
+    tries = "1 try" if state.attempt_number == 1 else f"{state.attempt_number} tries"
+    error.add_note(f"gave up after {tries} in {time.monotonic() - began:.0f} s")
+    raise error

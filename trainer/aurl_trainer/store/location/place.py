@@ -1,0 +1,239 @@
+"""One place on any fsspec store, and the few operations that checkpoints need there.
+
+Objects are named by paths below the place, as in `manifests/x.json`. `put` is all or nothing. Every operation
+is tried again while the store only fails for the moment, with exponential backoff and full jitter, up to a
+number of tries and a deadline. Every error of a file system becomes a CheckpointError of one line that says
+what to do, except a missing object, which is a FileNotFoundError.
+
+A Location may be used by many threads at once. It does not survive a fork: make one in each process.
+Not here: what the objects are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from fsspec.asyn import sync
+
+from aurl_trainer.errors import CheckpointError, UnavailableError
+from aurl_trainer.store.location import disk
+from aurl_trainer.store.location.clients import is_local, open_store
+from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
+from aurl_trainer.store.location.patience import Patience
+from aurl_trainer.store.location.stream import BLOCK_BYTES, Upload
+
+
+def shown(uri: str) -> str:
+    """`uri`, or a text with some in it, without the user and password that some protocols carry."""
+    return re.sub(r"//[^/@:\s]*:[^/@\s]*@", "//***@", uri)
+
+
+class Location:
+    """A folder on a store. `uri` is any fsspec URL or a plain path; `filesystem` serves it if given.
+
+    Raises CheckpointError for an unknown protocol, or one whose package is not installed.
+    """
+
+    def __init__(self, uri: str, filesystem: Any = None, patience: Patience | None = None) -> None:
+        self.uri = shown(uri)
+        self._source = uri
+        self._given = filesystem is not None
+        self._patience = patience or Patience()
+        self._deadline: float | None = None
+        try:
+            if filesystem is None:
+                self.fs, root = open_store(uri)
+            else:
+                self.fs, root = filesystem, filesystem._strip_protocol(uri)
+        except ImportError as error:
+            raise CheckpointError(f"{self.uri}: a package for this protocol is missing: {error}") from None
+        except Exception as error:
+            raise CheckpointError(f"{self.uri}: not a place for checkpoints: {understand(error)}") from None
+        self.root = str(root).rstrip("/")
+        self.local = is_local(self.fs)
+
+    def until(self, deadline: float) -> Location:
+        """The same place, whose every operation ends by `deadline` (by time.monotonic), done or failed.
+
+        On local disks the system decides how long an operation takes; no new one begins after the deadline.
+        """
+        bounded = copy.copy(self)
+        bounded._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
+        return bounded
+
+    def path(self, name: str) -> str:
+        """The file system's own path of the object `name`."""
+        return f"{self.root}/{name}"
+
+    def below(self, folder: str) -> Location:
+        """The place of a folder inside this one."""
+        inside = copy.copy(self)
+        inside.uri, inside.root = f"{self.uri.rstrip('/')}/{folder}", self.path(folder)
+        return inside
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, CheckpointError):
+            raise
+        except Exception as error:
+            raise self._error(doing, name, understand(error), error) from error
+
+    def _error(self, doing: str, name: str, fault: Fault, error: BaseException) -> CheckpointError:
+        where = f"{self.uri}/{name}" if name else self.uri
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        kind = UnavailableError if fault.passing else CheckpointError
+        return kind(f"{where}: cannot be {doing}: {fault}{notes}")
+
+    def _ask(self, operation: str, *arguments: Any, **options: Any) -> Any:
+        """One operation of the file system, tried again while it only fails for the moment."""
+
+        def act(seconds: float) -> Any:
+            if self.fs.async_impl:
+                call = getattr(self.fs, f"_{operation}")
+                return sync(self.fs.loop, call, *arguments, timeout=seconds, **options)
+            return getattr(self.fs, operation)(*arguments, **options)
+
+        return self._patience.within(self._deadline).persist(act)
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def put(self, name: str, data: bytes) -> None:
+        """Writes an object that fits into memory, whole or not at all; durable on return.
+
+        After an error it may still arrive: a request that was not answered can take effect later.
+        """
+        with self._errors("written", name), self._no_bucket(name):
+            if self.local:
+                self._patience.within(self._deadline).persist(lambda _: disk.put(Path(self.path(name)), data))
+            else:
+                self._ask("pipe_file", self.path(name), data)
+
+    @contextlib.contextmanager
+    def _no_bucket(self, name: str) -> Iterator[None]:
+        """Where something is written, nothing can be missing but the place itself."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            fault = Fault(Kind.NO_BUCKET, understand(error).text)
+            raise self._error("written", name, fault, error) from error
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to stream a large object into; durable when the block ends.
+
+        It is not atomic: nothing may refer to the object before the block has ended well. What an error
+        leaves behind is removed where that is possible. At most 2 * BLOCK_BYTES of it are held in memory.
+        """
+        with self._errors("written", name), self._no_bucket(name):
+            if self.local:
+                with disk.writing(Path(self.path(name))) as file:
+                    yield file
+                return
+            upload = Upload(lambda data: self.put(name, data), lambda: self._stream(name), self._deadline)
+            try:
+                yield cast(BinaryIO, upload)
+                upload.finish()
+            except BaseException:
+                upload.abandon(lambda: self.fs.rm_file(self.path(name)))
+                raise
+
+    def _stream(self, name: str) -> Any:
+        fs = self.fs if self._given else open_store(self._source, stream=True)[0]
+        return fs.open(self.path(name), "wb", block_size=BLOCK_BYTES)
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def get(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        """The object's bytes, or those in [start, end). Raises FileNotFoundError when it is not there."""
+        with self._errors("read", name):
+            return bytes(self._ask("cat_file", self.path(name), start=start, end=end))
+
+    def size(self, name: str) -> int:
+        """Size in bytes. Raises FileNotFoundError when it is not there."""
+        with self._errors("read", name):
+            return int(self._ask("info", self.path(name))["size"])
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects in `folder` and below, relative to it, sorted; none when it is not there."""
+        return [n for n in self._all(folder) if not n.rpartition("/")[2].startswith(".")]
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in `folder`, sorted; none when it is not there."""
+        return sorted(name for name, is_folder in self._entries(folder) if is_folder)
+
+    def partials(self, folder: str) -> list[str]:
+        """Names in `folder` of files that an interrupted `put` left behind."""
+        names = [(n, n.rpartition("/")[2]) for n in self._all(folder)]
+        return [n for n, last in names if last.startswith(".") and last.endswith(disk.PARTIAL)]
+
+    def _all(self, folder: str) -> list[str]:
+        found = []
+        for name, is_folder in self._entries(folder):
+            inside = self._all(f"{folder}/{name}".lstrip("/")) if is_folder else []
+            found += [f"{name}/{n}" for n in inside] if is_folder else [name]
+        return sorted(found)
+
+    def _entries(self, folder: str) -> list[tuple[str, bool]]:
+        """Names directly in `folder`, and whether each is a folder."""
+        base = self.path(folder).rstrip("/")
+        # Not find(): on some stores it passes over what cannot be listed, and a fence must not be missed.
+        with self._errors("listed", folder):
+            try:
+                found = self._ask("ls", base, detail=True)
+            except FileNotFoundError as error:
+                if is_no_bucket(error):
+                    raise self._error("listed", folder, understand(error), error) from error
+                return []
+        prefix = f"{base.lstrip('/')}/"
+        paths = [(str(f["name"]).strip("/"), f["type"] == "directory") for f in found]
+        return [(p.removeprefix(prefix), d) for p, d in paths if p.startswith(prefix)]
+
+    # -- removing ---------------------------------------------------------------------------------------
+
+    def delete(self, names: list[str]) -> None:
+        """Removes objects; those already gone are no error. On local disks, durable on return."""
+        folders = set()
+        for name in names:
+            with self._errors("deleted", name), contextlib.suppress(FileNotFoundError):
+                self._ask("rm_file", self.path(name))
+                folders.add(Path(self.path(name)).parent)
+        if self.local:
+            for folder in folders:
+                with contextlib.suppress(OSError):
+                    disk.sync_folder(folder)
+
+    def delete_folder(self, folder: str) -> None:
+        """Removes a folder with all that is in it."""
+        inside = [f"{folder}/{n}" for n in self._all(folder)]
+        self.delete(inside)
+        if self.local:
+            with contextlib.suppress(OSError):
+                Path(self.path(folder)).rmdir()
+
+    # -- trying -----------------------------------------------------------------------------------------
+
+    def write_probe(self) -> str:
+        """Writes a probe and returns its name. Raises CheckpointError: the place cannot be written."""
+        name = f"probe-{secrets.token_hex(8)}"
+        self.put(name, name.encode())
+        return name
+
+    def read_probe(self, name: str) -> None:
+        """Raises CheckpointError unless the probe can be read from here."""
+        try:
+            found = self.get(name)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{self.uri}: what one node writes there another does not see; "
+                "checkpoint.uri must name storage that all nodes share"
+            ) from None
+        if found != name.encode():
+            raise CheckpointError(f"{self.uri}: gives back other bytes than were written")
