@@ -62,6 +62,11 @@ def is_local(fs: Any) -> bool:
     return isinstance(fs, LocalFileSystem)
 
 
+def is_async(fs: Any) -> bool:
+    """Whether its operations are coroutines, so that each can be given a time; a wrapper is what it wraps."""
+    return bool(fs.async_impl and getattr(fs, "fs", fs).async_impl)
+
+
 def _aiohttp_timeout() -> Any:
     import aiohttp
 

@@ -23,7 +23,7 @@ from fsspec.asyn import sync
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location import disk
-from aurl_trainer.store.location.clients import is_local, open_store
+from aurl_trainer.store.location.clients import is_async, is_local, open_store
 from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
 from aurl_trainer.store.location.patience import Patience
 from aurl_trainer.store.location.stream import BLOCK_BYTES, Upload
@@ -96,7 +96,7 @@ class Location:
         """One operation of the file system, tried again while it only fails for the moment."""
 
         def act(seconds: float) -> Any:
-            if self.fs.async_impl:
+            if is_async(self.fs):
                 call = getattr(self.fs, f"_{operation}")
                 return sync(self.fs.loop, call, *arguments, timeout=seconds, **options)
             return getattr(self.fs, operation)(*arguments, **options)
