@@ -262,7 +262,7 @@ def test_a_failing_store_costs_one_save_and_leaves_nothing(caplog: pytest.LogCap
 
         def full(number: int, kind: str, path: str, at: int = at, met: list[str] = met) -> None:
             if number == at and kind != "delete":
-                met.append(kind)
+                met.append(f"{kind} {path.split('/')[2]}")
                 raise OSError(28, "No space left on device")
 
         FaultyFileSystem.reset(full)
@@ -273,7 +273,7 @@ def test_a_failing_store_costs_one_save_and_leaves_nothing(caplog: pytest.LogCap
             failed = True
             assert "no space is left there" in str(error)
             # A store that has taken the manifest but did not say so holds a whole checkpoint.
-            arrived = [3] if met == ["answer"] else []
+            arrived = [3] if met == ["answer manifests"] else []
             assert steps("faulty://run") == [1, 2, *arrived], "a failed save counts"
         done = FaultyFileSystem.operations
         FaultyFileSystem.reset()
