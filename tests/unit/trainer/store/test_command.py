@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aurl_trainer.commands.checkpoints import app
+from aurl_trainer.commands.checkpoints.app import app
 from aurl_trainer.contract import ExitCode
 from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError
 from tests.unit.trainer.store.made import open_run, save
@@ -185,7 +185,7 @@ def test_no_command_loads_torch(run: Path, tmp_path: Path) -> None:
     lines = [["list", run], ["show", run], ["find", run, "--where", "step > 1"], ["verify", run], ["gc", run]]
     lines += [["index", run], ["copy", run, tmp_path / "copy"], ["tag", run, "paper"], ["diff", run, run]]
     code = (
-        "import sys; from aurl_trainer.commands.checkpoints import app\n"
+        "import sys; from aurl_trainer.commands.checkpoints.app import app\n"
         "assert 'fsspec' not in sys.modules and 'pydantic' not in sys.modules, 'help would be slow'\n"
         f"for line in {[[str(word) for word in line] for line in lines]!r}:\n"
         "    app(line, standalone_mode=False)\n"

@@ -1,4 +1,7 @@
-"""The table of `aurl checkpoints`: one line a command, each in a file of its own beside this one."""
+"""The table of `aurl checkpoints`: one line a command, each in a file of its own beside this one.
+
+Importing this loads neither torch nor a store.
+"""
 
 from __future__ import annotations
 
