@@ -48,7 +48,9 @@ class Operator:
         self._process.wait(30)
 
     def look(self) -> None:
-        """Takes note of the memory it has now."""
+        """Takes note of the memory it has now. Raises SystemExit if it has ended."""
+        if self._process.poll() is not None:
+            raise SystemExit(f"the operator has ended: see {self._log}")
         self.peak = max(self.peak, psutil.Process(self._process.pid).memory_info().rss)
 
     @property

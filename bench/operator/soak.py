@@ -70,6 +70,7 @@ async def main(args: argparse.Namespace) -> None:
                 memory: list[float] = []
                 while not work.done():
                     await asyncio.wait([work], timeout=30)
+                    operator.look()
                     memory.append(psutil.Process(operator.pid).memory_info().rss / 2**20)
                     jobs = len(await api.list(paths.jobs(namespace)))
                     print(
