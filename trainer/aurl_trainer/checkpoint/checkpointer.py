@@ -30,6 +30,7 @@ from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Objects
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location import Location
+from aurl_trainer.store.presence import Presence, admit
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import Claim, RunStore
 
@@ -79,7 +80,8 @@ class Checkpointer:
     `group` is the process group to agree through (one that moves CPU objects, as gloo does); None: the
     default group, or none at world 1. With `kept`, copies of the packs are kept on each node's disk, and
     after a regroup read from there or from a peer; `serves` is for one rank of each node. On local disks,
-    which are as near, nothing is kept. Raises CheckpointError for a URL whose protocol is unknown.
+    which are as near, nothing is kept. With `beats` the run shows that it lives, until `close`. Raises
+    CheckpointError for a URL whose protocol is unknown.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class Checkpointer:
         group: dist.ProcessGroup | None = None,
         kept: KeptPacks | None = None,
         serves: bool = True,
+        beats: bool = False,
     ) -> None:
         place = Location(uri)
         keeps = kept is not None and not place.local
         self._store = RunStore(KeepingLocation(uri, kept) if kept is not None and keeps else place)
         self._neighbours = Neighbours(kept, serves) if kept is not None and keeps else None
         self._run = run
+        self._presence = Presence(place, run) if beats and rank == 0 else None
         self._identity = fingerprint
         self._settings = settings
         self._ranks = Ranks(rank, world, group)
@@ -124,14 +128,17 @@ class Checkpointer:
         `state` maps names to parts (parts.py) or to plain trees of tensors. Damaged checkpoints are passed
         over, newest first, each with a warning that names the damaged item; it is also logged.
 
-        Raises RefusedError (checkpoints of another configuration are here), FencedError (another world
-        opened later), CheckpointError (none verifies, the store does not answer, or the checkpoint does not
-        fit the state); after an error `state` may be half loaded.
+        Raises RefusedError (checkpoints of another configuration, or another living run are here),
+        FencedError (another world opened later), CheckpointError (none verifies, the store does not answer,
+        or the checkpoint does not fit the state); after an error `state` may be half loaded.
         """
         store = self._store
 
         def claim() -> tuple[Claim, list[CheckpointName]]:
             store.check_identity(self._identity)
+            admit(store, self._run, take_over=self._settings.take_over)
+            if self._presence is not None:
+                self._presence.begin()
             taken = store.claim(self._run, self._identity, self._ranks.size)
             # Listed only now: what an earlier generation commits after this listing, this one's fence voids.
             return taken, store.valid()
@@ -179,6 +186,11 @@ class Checkpointer:
                 metrics=dict(manifest.metrics),
             )
         return Opened(self._claim.id.number, restored)
+
+    def close(self) -> None:
+        """The run has ended and needs its place no more: another may begin there at once."""
+        if self._presence is not None:
+            self._presence.end()
 
     def _make_saver(self, claim: Claim, resumed: Manifest | None) -> Saver:
         settings = self._settings

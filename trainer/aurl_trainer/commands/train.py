@@ -104,6 +104,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         group=world.host_group(),
         kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
         serves=world.local_rank == 0,
+        beats=True,
     )
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)
@@ -161,6 +162,8 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     )
     with uploads or contextlib.nullcontext():
         _fit(trainer, experiment, records, world, training, validation, prepared)
+    # Only here: after any other end the run may go on, and nobody else shall begin in between.
+    checkpointer.close()
     server.close()
     world.leave()
     sys.stdout.flush()

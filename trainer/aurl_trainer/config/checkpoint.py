@@ -57,6 +57,8 @@ class CheckpointConfig(Config):
 
     uri: str | None = None
     """fsspec URL of the run's checkpoints, as in `gs://bucket/run`; the job's `checkpoint.uri` sets it."""
+    take_over: bool = False
+    """Begin at `uri` even if another run is training there, which then cannot save any more."""
     every: int = Field(default=100, ge=1)
     """Steps between saves."""
     keep: KeepConfig = KeepConfig()

@@ -10,7 +10,7 @@ Not here: tensors, and agreement among ranks (checkpoint/; only rank 0 writes th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,24 @@ class RunStore:
             if isinstance(found, dict):
                 return found
         return None
+
+    def last_run(self) -> str | None:
+        """The run of the latest generation whose record is whole; None: nobody was here."""
+        return next(self._runs(), None)
+
+    def runs(self) -> set[str]:
+        """Every run that took a generation here."""
+        return set(self._runs())
+
+    def _runs(self) -> Iterator[str]:
+        """The runs of the generations, the latest first."""
+        for fence in reversed(self.fences()):
+            try:
+                found = unseal(self.location.get(fence.object), str(fence.id)).get("run")
+            except (DamagedError, FileNotFoundError):
+                continue
+            if isinstance(found, str):
+                yield found
 
     def claim(self, run: str, identity: dict[str, Any], world: int) -> Claim:
         """Takes the next generation. From here on no earlier one can commit any more."""

@@ -8,6 +8,7 @@ from aurl_trainer.contract import RunFile
 from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
 from aurl_trainer.store.location import Location
+from aurl_trainer.store.presence import PRESENCE
 from aurl_trainer.store.retention.passes import survey
 from aurl_trainer.store.retention.plan import without
 from aurl_trainer.store.retention.rules import best_first
@@ -15,7 +16,7 @@ from aurl_trainer.store.run_store import RunStore
 
 FOLDERS = (
     MANIFESTS, TAGS, PACKS, ASIDE, REMOVALS, INDEX, GENERATIONS,
-    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES,
+    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES, PRESENCE,
 )  # fmt: skip
 """All that a run writes below its URL. Manifests first: a reader finds whole checkpoints, or none."""
 
