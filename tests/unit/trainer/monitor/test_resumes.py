@@ -59,6 +59,8 @@ def test_the_page_says_what_a_person_wants_to_know(tmp_path: Path) -> None:
         "step 9 used other samples than in generation 2",
         "2.0 MB from peers and 3.0 MB from own disks; about 4.0 s saved",
         "0.30000000000000004",
+        "<td>the last bit</td>",
+        "<td>differs</td>",
         DIGEST,
     ):
         assert text in page, f"expected {text!r} on the page"

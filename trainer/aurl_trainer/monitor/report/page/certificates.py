@@ -78,7 +78,7 @@ def _step(compared: Record) -> dict[str, str]:
         "samples": "not on record" if same is None else "the same" if same else "others",
         "before": _loss(before),
         "again": _loss(again),
-        "equal": "every bit" if before == again else "within rounding" if _near(before, again) else "differs",
+        "equal": _equal(before, again, bitwise=compared.get("bitwise") is True),
         "first": f"generation {compared.get('generation')}, {ranks}",
     }
 
@@ -88,7 +88,9 @@ def _loss(value: Any) -> str:
     return repr(float(value)) if isinstance(value, int | float) else "not finite"
 
 
-def _near(one: Any, other: Any) -> bool:
-    if not isinstance(one, int | float) or not isinstance(other, int | float):
-        return False
-    return abs(one - other) <= TOLERANCE
+def _equal(one: Any, other: Any, *, bitwise: bool) -> str:
+    """How far two losses are equal; short of every bit is not equal where every bit was asked for."""
+    if one == other:
+        return "the last bit"
+    numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    return "within rounding" if numbers and not bitwise and abs(one - other) <= TOLERANCE else "differs"
