@@ -21,13 +21,13 @@ from aurl_trainer.store.run_store import RunStore
 from bench.chaos.job import job, log, start, write_music
 from tests.e2e.runs import state
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
 STEPS = 120
 
 
 def wait(run: Path, what: str, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while not condition():
         assert time.monotonic() < deadline, f"expected {what}; the run says:\n{log(run)}"
         time.sleep(0.05)
@@ -66,7 +66,7 @@ def test_a_rotten_checkpoint_is_passed_over_and_told_once(tmp_path: Path) -> Non
         call.kill()
         call.wait()
         call = start(file, run)
-        assert call.wait(timeout=240) == 0, f"expected the run to succeed; it says:\n{log(run)}"
+        assert call.wait(timeout=400) == 0, f"expected the run to succeed; it says:\n{log(run)}"
     finally:
         call.kill()
 
