@@ -76,7 +76,7 @@ def test_a_rotten_checkpoint_is_passed_over_and_told_once(tmp_path: Path) -> Non
     status = state(run)["status"]
     assert status["checkpoint"]["damaged"] == [str(newest)]
     assert status["restarts"]["checkpoint-damaged"] == 1
-    assert "checkpoint-damaged at step" in log(run), "the screen tells it, too"
+    assert "incidents: 1 checkpoint-damaged" in log(run), "the summary counts it"
     resumes = figures(read_run(run)).resumes
     first = resumes[0]
     assert first.step < newest.step
