@@ -19,6 +19,7 @@ import torch.distributed as dist
 from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.peers.nearby import Nearby, Sources
 from aurl_trainer.checkpoint.peers.neighbours import Neighbours
+from aurl_trainer.checkpoint.reading.memory import Loaded
 from aurl_trainer.checkpoint.saving.saver import Owner, Saved, Saver
 from aurl_trainer.checkpoint.saving.upload import Uploader
 from aurl_trainer.checkpoint.transfer import State, read
@@ -58,6 +59,8 @@ class Restored:
     """Of the manifest's object: `sha256:` and 64 hexadecimal digits."""
     seconds: float
     """That it took to load, those passed over included."""
+    loaded: Loaded
+    """What the one that was loaded took on this rank, memory included."""
     sources: Sources = field(default_factory=Sources)
     """Where its bytes came from, over all ranks."""
     damaged: list[Damage] = field(default_factory=list)
@@ -150,7 +153,7 @@ class Checkpointer:
         with self._meet() if names else contextlib.nullcontext() as nearby:
             for name in reversed(names):
                 try:
-                    manifest, digest = self._load(name, state, nearby)
+                    manifest, digest, loaded = self._load(name, state, nearby)
                     break
                 except DamagedError as error:
                     text = f"checkpoint of step {name.step} is damaged and passed over: {error}"
@@ -181,6 +184,7 @@ class Checkpointer:
                 manifest=manifest,
                 digest=digest,
                 seconds=seconds,
+                loaded=loaded,
                 sources=sources,
                 damaged=damaged,
                 metrics=dict(manifest.metrics),
@@ -217,7 +221,9 @@ class Checkpointer:
             return contextlib.nullcontext()
         return self._neighbours.meet(self._ranks, self._store.location)
 
-    def _load(self, name: CheckpointName, state: State, nearby: Nearby | None) -> tuple[Manifest, str]:
+    def _load(
+        self, name: CheckpointName, state: State, nearby: Nearby | None
+    ) -> tuple[Manifest, str, Loaded]:
         def manifest_bytes() -> tuple[bytes, float]:
             began = time.monotonic()
             return self._store.manifest_bytes(name), time.monotonic() - began
@@ -225,15 +231,15 @@ class Checkpointer:
         data, answered = self._ranks.first(manifest_bytes)
         manifest = Manifest.parse(data, str(name))
 
-        def load(objects: Objects) -> None:
-            read(state, objects, manifest)
+        def load(objects: Objects) -> Loaded:
+            return read(state, objects, manifest)
 
         if nearby is None:
-            self._ranks.together(lambda: load(self._store.location))
+            loads = self._ranks.together(lambda: load(self._store.location))
         else:
             nearby.usual = answered
-            self._ranks.together(lambda: nearby.load(manifest, load))
-        return manifest, f"sha256:{hashlib.sha256(data).hexdigest()}"
+            loads = self._ranks.together(lambda: nearby.load(manifest, load))
+        return manifest, f"sha256:{hashlib.sha256(data).hexdigest()}", loads[self._ranks.rank]
 
     def _settle(self, manifest: Manifest | None) -> None:
         assert self._claim is not None

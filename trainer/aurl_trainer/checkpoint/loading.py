@@ -8,6 +8,7 @@ import torch
 
 from aurl_trainer.checkpoint.parts import ModelPart
 from aurl_trainer.checkpoint.transfer import read
+from aurl_trainer.checkpoint.weights import Weights, part_of
 from aurl_trainer.config.reference import Latest, Which
 from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.choose import candidates
@@ -16,9 +17,6 @@ from aurl_trainer.store.location import Location
 from aurl_trainer.store.run_store import RunStore
 
 log = logging.getLogger(__name__)
-
-MODEL = "model"
-"""The name under which the training loop saves the model."""
 
 
 def open_manifest(uri: str, which: Which = Latest()) -> Manifest:
@@ -29,10 +27,13 @@ def open_manifest(uri: str, which: Which = Latest()) -> Manifest:
     return candidates(RunStore(Location(uri)), which)[0]
 
 
-def load_weights(uri: str, model: torch.nn.Module, which: Which = Latest()) -> Manifest:
-    """Loads the model's weights from the checkpoint at `uri` that `which` means.
+def load_weights(
+    uri: str, model: torch.nn.Module, which: Which = Latest(), weights: Weights = "judged"
+) -> Manifest:
+    """Loads weights from the checkpoint at `uri` that `which` means.
 
-    For the latest and the best a damaged one is passed over with a warning. Only the model's bytes are read.
+    `weights`: those that the run is judged by, the model's own, or the averaged ones; no other bytes are
+    read. For the latest and the best a damaged one is passed over with a warning.
     Raises CheckpointError when there is no checkpoint, or it does not fit the model, and DamagedError when
     none is whole.
     """
@@ -40,7 +41,7 @@ def load_weights(uri: str, model: torch.nn.Module, which: Which = Latest()) -> M
     damage: DamagedError | None = None
     for manifest in candidates(store, which):
         try:
-            read({MODEL: ModelPart(model)}, store.location, manifest)
+            read({part_of(manifest, weights): ModelPart(model)}, store.location, manifest)
         except DamagedError as error:
             damage = error
             log.warning("checkpoint of step %d is damaged and passed over: %s", manifest.step, error)

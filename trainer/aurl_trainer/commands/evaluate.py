@@ -17,6 +17,9 @@ from aurl_trainer.commands.checkpoints.asked import Checkpoint
 
 def evaluate(
     checkpoint: Checkpoint,
+    weights: Annotated[
+        str | None, typer.Option(help="model or average. Default: those the run is judged by.")
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Use only the first so many held-out samples.")
     ] = None,
@@ -37,7 +40,7 @@ def evaluate(
     from rich.progress import Progress
     from rich.table import Table
 
-    from aurl_trainer.commands.trained import open_trained
+    from aurl_trainer.commands.trained import open_trained, which_weights
     from aurl_trainer.data.dataset import LazyMidiDataset
     from aurl_trainer.engine.evaluation import evaluate as measure_model
     from aurl_trainer.engine.parallel import World
@@ -45,7 +48,7 @@ def evaluate(
     from aurl_trainer.music.baselines import measure
 
     interactive = sys.stderr.isatty()
-    trained = open_trained(checkpoint, progress=interactive)
+    trained = open_trained(checkpoint, interactive, which_weights(weights))
     training = LazyMidiDataset(trained.prepared, "train")
     held_out = LazyMidiDataset(trained.prepared, "validation")
     count = min(samples or len(held_out), len(held_out))
@@ -65,9 +68,16 @@ def evaluate(
     simple = measure(training, held_out, trained.prepared.vocab_size, count)
     rows = {"model": found.nll, "unigram": simple.unigram, "markov2": simple.markov2}
     if as_json:
-        typer.echo(json.dumps({"step": trained.step, "tokens": found.tokens, "nats_per_token": rows}))
+        told = {
+            "step": trained.step,
+            "weights": trained.weights,
+            "tokens": found.tokens,
+            "nats_per_token": rows,
+        }
+        typer.echo(json.dumps(told))
         return
-    table = Table(title=f"Step {trained.step:,}: {found.tokens:,} held-out tokens")
+    of = "averaged weights" if trained.weights == "average" else "the model's own weights"
+    table = Table(title=f"Step {trained.step:,}, {of}: {found.tokens:,} held-out tokens")
     table.add_column("")
     for heading in ("nats/token", "as unsure as among", "model is better by"):
         table.add_column(heading, justify="right")

@@ -19,6 +19,9 @@ from aurl_trainer.contract import RunFile
 
 def sample(
     checkpoint: Checkpoint,
+    weights: Annotated[
+        str | None, typer.Option(help="model or average. Default: those the run is judged by.")
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, max=64, help="Number of pieces.")] = None,
     prompt: Annotated[Path | None, typer.Option(help="A MIDI file whose music the pieces continue.")] = None,
     prompt_bars: Annotated[
@@ -53,14 +56,14 @@ def sample(
       aurl sample runs/bach --prompt opening.mid --prompt-bars 2
       aurl sample gs://bucket/bach/checkpoints --json
     """
-    from aurl_trainer.commands.trained import open_trained
+    from aurl_trainer.commands.trained import open_trained, which_weights
     from aurl_trainer.music.prompts import read_prompt
     from aurl_trainer.music.sampled import sample_pieces
 
     if prompt_bars is not None and prompt is None:
         raise typer.BadParameter("goes with --prompt", param_hint="--prompt-bars")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    trained = open_trained(checkpoint, progress=sys.stderr.isatty())
+    trained = open_trained(checkpoint, sys.stderr.isatty(), which_weights(weights))
     given = {"count": n, "tokens": tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     base = trained.experiment.samples
     config = base.model_copy(update={k: v for k, v in given.items() if v is not None})

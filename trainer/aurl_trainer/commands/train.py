@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,14 @@ import typer
 from aurl_trainer.contract import Env, Phase, RunFile
 
 if TYPE_CHECKING:
+    from aurl_trainer.checkpoint.initial import Initialised
     from aurl_trainer.config.experiment import Experiment
     from aurl_trainer.data.dataset import LazyMidiDataset
     from aurl_trainer.data.prepared import PreparedData
     from aurl_trainer.engine.parallel import World
     from aurl_trainer.engine.survival.heartbeat import Heartbeat
     from aurl_trainer.engine.trainer import AdvancedTrainer
+    from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
     from aurl_trainer.monitor.records import RecordWriter
 
 
@@ -112,12 +115,13 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     uploads = uploading(experiment.checkpoint.uri, run_dir) if world.local_rank == 0 else None
     server = ProgressServer(int(port) if port and world.local_rank == 0 else None, host)
 
-    def sample(step: int) -> list[str]:
+    def sample(judged: torch.nn.Module, step: int) -> list[str]:
         if experiment.samples.count == 0:
             return []
+        assert isinstance(judged, MusicTransformerVAEGAN)
         folder = run_dir / RunFile.SAMPLES
         files = sample_pieces(
-            model,
+            judged,
             prepared,
             experiment.samples,
             experiment.seed,
@@ -159,6 +163,13 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         validation=validation,
         runtime=runtime,
         checkpointer=checkpointer,
+        initial=_initial(experiment, model, prepared),
+        about={
+            "vocab_size": prepared.vocab_size,
+            "pad_id": prepared.pad_id,
+            "max_length": experiment.data.sequence_length,
+            "tokenizer": prepared.tokenizer_hash,
+        },
     )
     with uploads or contextlib.nullcontext():
         _fit(trainer, experiment, records, world, training, validation, prepared)
@@ -167,6 +178,30 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     server.close()
     world.leave()
     sys.stdout.flush()
+
+
+def _initial(
+    experiment: Experiment, model: MusicTransformerVAEGAN, prepared: PreparedData
+) -> Callable[[], Initialised] | None:
+    """What loads the weights that `init_from` names into a run that has saved nothing yet."""
+    from aurl_trainer.checkpoint.initial import load_initial
+    from aurl_trainer.config.reference import Reference
+    from aurl_trainer.store.choose import checkpoints_of
+
+    if experiment.init_from is None:
+        return None
+    wanted = Reference.parse(experiment.init_from)
+
+    def load() -> Initialised:
+        return load_initial(
+            checkpoints_of(wanted.run),
+            wanted.which,
+            model,
+            tokenizer=prepared.tokenizer_hash,
+            token_tensors=["embedding.weight"],
+        )
+
+    return load
 
 
 def _fit(

@@ -14,6 +14,7 @@ from aurl_trainer.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
+    from aurl_trainer.checkpoint.weights import Weights
     from aurl_trainer.config.experiment import Experiment
     from aurl_trainer.data.prepared import PreparedData
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
@@ -21,21 +22,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with the weights of `step`, on `device`, in evaluation mode, and what it was trained on."""
+    """A model with the weights of `step`, on `device`, in evaluation mode, and what it was trained on.
+
+    `weights` says whether they are the model's own ("model") or the averaged ones ("average").
+    """
 
     model: MusicTransformerVAEGAN
     step: int
+    weights: str
     experiment: Experiment
     prepared: PreparedData
     device: torch.device
 
 
-def open_trained(checkpoint: Reference, progress: bool) -> Trained:
+def which_weights(text: str | None) -> Weights:
+    """`model` or `average`; None: those that the run is judged by. Raises typer.BadParameter."""
+    import typer
+
+    if text is None:
+        return "judged"
+    if text in ("model", "average"):
+        return text  # type: ignore[return-value]
+    raise typer.BadParameter(f"expected model or average, found {text!r}", param_hint="--weights")
+
+
+def open_trained(checkpoint: Reference, progress: bool, weights: Weights = "judged") -> Trained:
     """The model that a reference means. The music is prepared if it is not yet.
 
     Raises MissingError (no such run), CheckpointError (none that fits), and what preparing may raise.
     """
     from aurl_trainer.checkpoint.loading import load_weights, open_manifest
+    from aurl_trainer.checkpoint.weights import part_of
     from aurl_trainer.config.document import Document
     from aurl_trainer.config.experiment import Experiment
     from aurl_trainer.data.prepared import prepare
@@ -53,6 +70,7 @@ def open_trained(checkpoint: Reference, progress: bool) -> Trained:
     model = MusicTransformerVAEGAN(
         experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
     )
-    loaded = load_weights(uri, model, checkpoint.which)
+    loaded = load_weights(uri, model, checkpoint.which, weights)
+    part = part_of(loaded, weights)
     device = pick_device(experiment.engine.device, 0)
-    return Trained(model.to(device).eval(), loaded.step, experiment, prepared, device)
+    return Trained(model.to(device).eval(), loaded.step, part, experiment, prepared, device)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from aurl_trainer.config.average import AverageConfig
 from aurl_trainer.config.base import Config
 
 
@@ -51,6 +52,7 @@ class EngineConfig(Config):
     """Optimizer steps in all."""
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    average: AverageConfig = AverageConfig()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast type of the forward pass; weights stay fp32. fp16 adds a gradient scaler (CUDA only)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -60,7 +60,8 @@ class Experiment(Config):
         """What a resumed run must share with its first start: all but places, intervals and looks.
 
         A run may be continued with another `checkpoint`, `monitor`, `samples`, `init_from`, `data.cache`,
-        `data.workers`, `engine.threads` or `engine.device`, and with nothing else changed.
+        `data.workers`, `engine.threads`, `engine.device` or `engine.average.use`, and with nothing else
+        changed.
         """
         outside = {"checkpoint", "monitor", "samples", "init_from", "from_preset"}
         raw = self.model_dump(mode="json", exclude=outside)
@@ -71,6 +72,11 @@ class Experiment(Config):
             ("engine", "device"),
         ):
             raw[part].pop(name)
+        # A field that came later is left out while it asks for nothing: older runs go on.
+        average = raw["engine"].pop("average")
+        if self.engine.average.kind != "none":
+            average.pop("use")
+            raw["engine"]["average"] = average
         return raw
 
     def fingerprint(self) -> str:

@@ -110,6 +110,11 @@ class PreparedData:
         streams, tokens = self.streams(split), self.tokens()
         return [tokens[o : o + n] for o, n in zip(streams.offset, streams.length, strict=True)]
 
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """SHA-256 of the tokenizer's file, hexadecimal: models of the same one mean the same by a token."""
+        return hashlib.sha256((self.folder / TOKENIZER).read_bytes()).hexdigest()
+
     def tokenizer(self) -> PieceTokenizer:
         """The tokenizer that made the tokens. Imports MidiTok."""
         from aurl_trainer.data.tokenizer import PieceTokenizer

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from torch import nn
+
 from aurl_trainer.contract import Phase, Progress
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.resume.past import Past
@@ -60,7 +62,8 @@ class _NoProgress:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What one rank's loop runs in. `sample(step)` is called on rank 0 and returns the files it wrote."""
+    """What one rank's loop runs in. `sample(model, step)` is called on rank 0, with the
+    weights that the run is judged by, and returns the files it wrote."""
 
     world: World = field(default_factory=World.alone)
     beats: Beats = field(default_factory=_NoBeats)
@@ -72,6 +75,6 @@ class Runtime:
     """What generations before this one have written down; called in a thread, on rank 0 only."""
     surroundings: Mapping[str, str] = field(default_factory=dict)
     """What else decides the bits of a loss: versions, threads, device."""
-    sample: Callable[[int], list[str]] | None = None
+    sample: Callable[[nn.Module, int], list[str]] | None = None
     say: Callable[[str], None] = print
     """Takes a line for the log; called on rank 0 only."""

@@ -1,21 +1,30 @@
-"""What a checkpoint of training holds, and how it gets in and out of model, optimizer and scaler.
+"""What a checkpoint of training holds, and how it gets in and out of all that has a state.
 
-Not here: the format (the rooms `checkpoint/` and `store/`) and when it is saved (saves.py).
+Tensors: the model, its averaged weights, the optimizer. Plain: the position (the data's follows from it), the
+scaler and every other named state, the experiment, and what the model must be rebuilt like. The learning rate
+is a function of the step, so there is no scheduler. Not here: the format (the rooms `checkpoint/` and
+`store/`) and when it is saved (saves.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored
-from aurl_trainer.checkpoint.loading import MODEL
+from aurl_trainer.checkpoint.initial import Initialised
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart, Part
 from aurl_trainer.checkpoint.saving.saver import Saver
+from aurl_trainer.checkpoint.weights import AVERAGE, MODEL
 from aurl_trainer.config.experiment import Experiment
+from aurl_trainer.engine.averages import AveragedWeights
+from aurl_trainer.engine.parallel import World
+from aurl_trainer.engine.plain import PlainState, gather, scatter
 from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.resume.weights import Weights, examine
 
@@ -34,6 +43,8 @@ class Position:
     val_nll: float | None = None
     val_step: int | None = None
     best_nll: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured at `val_step`, by name: music metrics and the like."""
 
     def stepped(self, seconds: float, tokens: int) -> Position:
         """One step further."""
@@ -44,8 +55,8 @@ class Position:
             tokens=self.tokens + tokens,
         )
 
-    def evaluated(self, nll: float) -> tuple[Position, bool]:
-        """With a validation NLL at this step, and whether it is the best so far."""
+    def evaluated(self, nll: float, others: Mapping[str, float] | None = None) -> tuple[Position, bool]:
+        """With a validation NLL at this step and other measures, and whether the NLL is the best so far."""
         best = self.best_nll is None or nll < self.best_nll
         return (
             replace(
@@ -53,18 +64,26 @@ class Position:
                 val_nll=nll,
                 val_step=self.step,
                 best_nll=nll if best else self.best_nll,
+                measured=dict(others or {}),
             ),
             best,
         )
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What retention may choose by: the NLL, if it was measured at this very step."""
-        return {"val_nll": self.val_nll} if self.val_nll is not None and self.val_step == self.step else {}
+        """What checkpoints may be chosen by: the NLL and all else that was measured at this very step."""
+        if self.val_nll is None or self.val_step != self.step:
+            return {}
+        return {**self.measured, "val_nll": self.val_nll}
 
 
 class RunState:
-    """The training state of one rank, saved and restored as a whole."""
+    """The training state of one rank, saved and restored as a whole.
+
+    `states` are the plain states of what plugs into the loop, by name. `about` is plain and kept as it is:
+    what the model must be rebuilt like. `initial` loads another run's weights into the model; it is called,
+    on all ranks, if this run has no checkpoint of its own.
+    """
 
     def __init__(
         self,
@@ -73,6 +92,12 @@ class RunState:
         precision: Precision,
         experiment: Experiment,
         checkpointer: Checkpointer | None,
+        *,
+        world: World,
+        average: AveragedWeights | None = None,
+        states: Mapping[str, PlainState] | None = None,
+        about: Mapping[str, Any] | None = None,
+        initial: Callable[[], Initialised] | None = None,
     ) -> None:
         self.experiment = experiment
         self.generation = 0
@@ -81,20 +106,53 @@ class RunState:
             MODEL: ModelPart(model),
             "optimizer": OptimizerPart(model, optimizer),
         }
-        self._precision = precision
+        self._states: dict[str, PlainState] = {"scaler": precision, **(states or {})}
+        self._average = average
+        if average is not None:
+            self._parts[AVERAGE] = average
+            self._states[AVERAGE] = average
+        self.notes: list[str] = []
+        """What people should know of how this world has begun."""
+        self.begun: Initialised | None = None
+        """Whose weights it has begun with; None: its own checkpoint's, or new ones."""
+        self._origin: Any = None
+        self._about = dict(about or {})
+        self._initial = initial
+        self._world = world
         self._checkpointer = checkpointer
 
     def open(self) -> Position:
         """Take a generation and restore the newest checkpoint that verifies; step 0 if there is none."""
-        if self._checkpointer is None:
+        restored = None
+        if self._checkpointer is not None:
+            opened = self._checkpointer.open(self._parts)
+            self.generation, restored = opened.generation, opened.restored
+        if restored is None:
+            self._begin()
             return Position()
-        opened = self._checkpointer.open(self._parts)
-        self.generation = opened.generation
-        if opened.restored is None:
-            return Position()
-        self.restored = opened.restored
-        self._precision.restore(opened.restored.extra.get("scaler", {}))
-        return Position(**opened.restored.extra["position"])
+        self.restored = restored
+        self._origin = restored.extra.get("init_from")
+        # Before states had names there was only the scaler's.
+        saved = restored.extra.get("states", {"scaler": restored.extra.get("scaler", {})})
+        self.notes = [str(restored.loaded), *scatter(self._states, saved)]
+        return Position(**restored.extra["position"])
+
+    def _begin(self) -> None:
+        if self._initial is None:
+            return
+        ranks = Ranks(self._world.rank, self._world.size, self._world.group)
+        self.begun = ranks.together(self._initial)[self._world.rank]
+        self._origin = self.begun.record()
+        self.notes = self.begun.lines()
+
+    def judged(self, model: nn.Module) -> nn.Module:
+        """What to validate and sample with: `model`, or its averaged weights where they are to be used."""
+        return model if self._average is None else self._average.judged(model)
+
+    def stepped(self, step: int) -> None:
+        """After `step` finished steps: what follows the weights follows them."""
+        if self._average is not None:
+            self._average.stepped(step)
 
     @property
     def resumed_from(self) -> int | None:
@@ -128,7 +186,9 @@ class RunState:
         return {
             "position": asdict(position),
             "data": {"samples_done": position.step * batch.global_batch, "shards": batch.shards},
-            "scaler": self._precision.state(),
+            "states": gather(self._states),
             "seed": self.experiment.seed,
             "experiment": self.experiment.model_dump(mode="json"),
+            "model": self._about,
+            "init_from": self._origin,
         }

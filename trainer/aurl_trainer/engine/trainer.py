@@ -7,19 +7,23 @@ arithmetic (step.py), what a checkpoint holds (saving.py), who listens (runtime.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from torch import nn
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored
+from aurl_trainer.checkpoint.initial import Initialised
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.data.batches import BatchPlan, Samples
+from aurl_trainer.engine.averages import AveragedWeights
 from aurl_trainer.engine.evaluation import Evaluation, evaluate
 from aurl_trainer.engine.incidents import Incidents
 from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import bare
+from aurl_trainer.engine.plain import PlainState
 from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.randomness import make_deterministic
 from aurl_trainer.engine.resume import samples
@@ -46,6 +50,8 @@ class AdvancedTrainer:
     """Trains `model` on `train`: `AdvancedTrainer(model, loss, train=...).configure(experiment).fit()`.
 
     With a `checkpointer` it goes on from the newest checkpoint that verifies; without, it starts at step 0.
+    A run without a checkpoint of its own begins with what `initial` loads into the model, if it is given.
+    `states` survive a loss with it, by name; `about` is what its checkpoints say of the model (saving.py).
     `fit` raises LeaveError when this rank has to leave before the last step (a notice, a changed world).
     """
 
@@ -58,6 +64,9 @@ class AdvancedTrainer:
         validation: Samples | None = None,
         runtime: Runtime | None = None,
         checkpointer: Checkpointer | None = None,
+        initial: Callable[[], Initialised] | None = None,
+        states: Mapping[str, PlainState] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = model
         self._loss = loss
@@ -65,6 +74,7 @@ class AdvancedTrainer:
         self._validation = validation
         self._runtime = runtime or Runtime()
         self._checkpointer = checkpointer
+        self._initial, self._states, self._about = initial, states, about
         self._warnings: list[str] = []
         self._incidents = Incidents()
         self._witness: Witness | None = None
@@ -79,7 +89,19 @@ class AdvancedTrainer:
         self._precision = Precision(engine.precision, world.device)
         self._model.to(world.device)
         optimizer = build_optimizer(self._model, engine.optimizer)
-        self._state = RunState(self._model, optimizer, self._precision, experiment, self._checkpointer)
+        self._state = RunState(
+            self._model,
+            optimizer,
+            self._precision,
+            experiment,
+            self._checkpointer,
+            world=world,
+            # Before the model is wrapped or sharded: it is copied.
+            average=AveragedWeights.of(self._model, engine.average),
+            states=self._states,
+            about=self._about,
+            initial=self._initial,
+        )
         self._step = TrainingStep(
             model=self._model,
             loss=self._loss,
@@ -113,6 +135,7 @@ class AdvancedTrainer:
             began = time.perf_counter()
             runtime.beats.phase(Phase.STEP, position.step)
             result = self._step.run(position.step, runtime.beats.phase)
+            self._state.stepped(position.step + 1)
             # One reduction for the loss and for what the ranks must agree on.
             notice = runtime.notice
             loss, notices, regroups, *rest = runtime.world.sum(
@@ -157,9 +180,13 @@ class AdvancedTrainer:
             resumed_from=opened.resumed_from,
             checkpoint=opened.name,
             total_steps=self._experiment.engine.steps,
+            loaded=None if opened.restored is None else asdict(opened.restored.loaded),
+            initial=None if opened.begun is None else opened.begun.record(),
         )
         where = f"from step {position.step} ({opened.name})" if opened.name else "from the start"
         self._say(f"generation {opened.generation}: {world.size} rank(s), {where}")
+        for note in opened.notes:
+            self._say(note)
         for damage in opened.restored.damaged if opened.restored is not None else ():
             self._say(f"warning: {damage.message}")
             self._note(
@@ -292,7 +319,7 @@ class AdvancedTrainer:
         self._enter(position, Phase.EVALUATE)
         batch = self._state.experiment.engine.batch
         result = evaluate(
-            bare(self._model),
+            self._state.judged(bare(self._model)),
             self._validation,
             count=min(count or len(self._validation), len(self._validation)),
             batch=batch.global_batch // batch.shards,
@@ -328,7 +355,7 @@ class AdvancedTrainer:
             return
         self._enter(position, Phase.EVALUATE)
         step = position.step
-        files = self._runtime.sample(step)
+        files = self._runtime.sample(self._state.judged(bare(self._model)), step)
         if files:
             self._records.write("samples", step=step, files=files)
             self._say(f"step {step}: wrote {len(files)} files of music")

@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A rank begins a generation. `checkpoint` names what it resumed from, `resumed_from` its step."""
+    """A rank begins a generation. `checkpoint` names what it resumed from, `resumed_from` its step.
+
+    `loaded` says what that took (checkpoint/reading/memory.py: bytes, seconds), and `initial` whose weights a
+    new run has begun with (checkpoint/initial.py).
+    """
 
     generation: int
     rank: int
@@ -37,6 +41,8 @@ class Start:
     node: str = ""
     resumed_from: int | None = None
     checkpoint: str | None = None
+    loaded: dict[str, Any] | None = None
+    initial: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
