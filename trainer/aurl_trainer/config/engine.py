@@ -60,3 +60,20 @@ class EngineConfig(Config):
     """CPU threads per rank; default: what OMP_NUM_THREADS says, else torch's choice."""
     deterministic: bool = True
     """Only deterministic kernels, so that a resume is bit-exact."""
+    reproducibility: Literal["world", "exact"] = "world"
+    """world: the same result, to the bit, while the world size stays. exact: whatever the world size, at a
+    cost in time and memory (docs/reproducibility.md); needs `threads`. Fixed at a run's first start."""
+
+    @model_validator(mode="after")
+    def _exact_is_possible(self) -> EngineConfig:
+        if self.reproducibility == "exact":
+            wrong = []
+            if self.threads is None:
+                wrong.append("threads must be given, for example threads: 1, as their number decides bits")
+            if self.precision == "fp16":
+                wrong.append("precision fp16 is not possible, as its scaler skips steps; use bf16 or fp32")
+            if not self.deterministic:
+                wrong.append("deterministic must be true")
+            if wrong:
+                raise ValueError("with reproducibility: exact, " + "; ".join(wrong))
+        return self

@@ -61,7 +61,7 @@ class Experiment(Config):
 
         A run may be continued with another `checkpoint`, `monitor`, `samples`, `init_from`, `data.cache`,
         `data.workers`, `engine.threads`, `engine.device` or `engine.average.use`, and with nothing else
-        changed.
+        changed; an exact one keeps `engine.threads` too.
         """
         outside = {"checkpoint", "monitor", "samples", "init_from", "from_preset"}
         raw = self.model_dump(mode="json", exclude=outside)
@@ -72,11 +72,15 @@ class Experiment(Config):
             ("engine", "device"),
         ):
             raw[part].pop(name)
-        # A field that came later is left out while it asks for nothing: older runs go on.
+        # Fields that came later are left out while they ask for nothing: older runs go on.
         average = raw["engine"].pop("average")
         if self.engine.average.kind != "none":
             average.pop("use")
             raw["engine"]["average"] = average
+        if self.engine.reproducibility == "exact":
+            raw["engine"]["threads"] = self.engine.threads
+        else:
+            raw["engine"].pop("reproducibility")
         return raw
 
     def fingerprint(self) -> str:

@@ -1,13 +1,14 @@
 """The world a rank trains in: who it is, its device, its process group, the model spread over it.
 
 Here: what torchrun's environment says, gloo or nccl, DDP, and the one small reduction at each step's end.
-Not here: what the ranks agree on (survival/preemption.py) and what they do (trainer.py).
+Not here: what the ranks agree on (survival/preemption.py), what they do (trainer.py), and gradients that do
+not depend on the world (exact/).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from aurl_trainer.engine.exact.scalars import LIMBS, from_limbs, to_limbs
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
 """Longer than every phase's hang limit: heartbeats notice a lost peer, this is only the last resort."""
@@ -62,28 +65,40 @@ class World:
             return group
         return self.group
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` on the device, its gradients averaged over the world by DDP; itself in a world of one."""
+    def wrap(self, model: nn.Module, *, average: bool = True) -> nn.Module:
+        """`model` on the device, its gradients averaged over the world by DDP; itself in a world of one.
+
+        Without `average` it stays itself, and every rank gets rank 0's weights and buffers.
+        """
         model = model.to(self.device)
         if self.size == 1:
+            return model
+        if not average:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.detach(), 0)
             return model
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(
             model, device_ids=ids, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
 
-    def sum(self, values: list[float]) -> list[float]:
-        """The element-wise sum over all ranks, in float64."""
-        if self.size == 1:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return [float(v) for v in total.tolist()]
+    def sum(self, addends: Sequence[Sequence[float]]) -> list[float]:
+        """The sum of each list of `addends` over all ranks: exact, and rounded once to the nearest double.
+
+        So it depends neither on the order of the addends nor on which rank has which. Every rank gives as
+        many lists, of any lengths.
+        """
+        limbs = [to_limbs(numbers) for numbers in addends]
+        if self.size > 1:
+            total = torch.tensor(limbs, dtype=torch.int64, device=self.device).view(-1, LIMBS)
+            dist.all_reduce(total)
+            limbs = total.tolist()
+        return [from_limbs(numbers) for numbers in limbs]
 
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
-            self.sum([0.0])
+            self.sum([[]])
 
     def leave(self) -> None:
         """Take the process group down, in an orderly end only."""

@@ -23,6 +23,7 @@ from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.checkpoint.weights import AVERAGE, MODEL
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.engine.averages import AveragedWeights
+from aurl_trainer.engine.exact.platform import Platform, compare
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.plain import PlainState, gather, scatter
 from aurl_trainer.engine.precision import Precision
@@ -120,9 +121,14 @@ class RunState:
         self._initial = initial
         self._world = world
         self._checkpointer = checkpointer
+        self._platform: Platform | None = None
 
-    def open(self) -> Position:
-        """Take a generation and restore the newest checkpoint that verifies; step 0 if there is none."""
+    def open(self, platform: Platform | None = None) -> Position:
+        """Take a generation and restore the newest checkpoint that verifies; step 0 if there is none.
+
+        `platform` is kept with an exact run's checkpoints; RefusedError if theirs computes other bits.
+        """
+        self._platform = platform
         restored = None
         if self._checkpointer is not None:
             opened = self._checkpointer.open(self._parts)
@@ -135,6 +141,9 @@ class RunState:
         # Before states had names there was only the scaler's.
         saved = restored.extra.get("states", {"scaler": restored.extra.get("scaler", {})})
         self.notes = [str(restored.loaded), *scatter(self._states, saved)]
+        before = restored.extra.get("platform")
+        if platform is not None and before is not None:
+            self.notes += compare(before, platform, f"checkpoint {self.name}", "this world")
         return Position(**restored.extra["position"])
 
     def _begin(self) -> None:
@@ -191,4 +200,5 @@ class RunState:
             "experiment": self.experiment.model_dump(mode="json"),
             "model": self._about,
             "init_from": self._origin,
+            **({"platform": self._platform} if self._platform is not None else {}),
         }

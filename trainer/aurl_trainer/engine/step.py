@@ -1,20 +1,22 @@
 """One optimizer step over a global batch, whatever the world size.
 
-Every rank runs equally many micro-steps over logical shards; the loss is a sum over tokens divided by the
-global count, so the gradient is that of the whole batch. Not here: what happens between steps (trainer.py).
+The loss of a logical shard is a sum over tokens divided by the global count, so the shards' gradients add up
+to that of the whole batch: by DDP, or to the same bits in every world (exact/). Not here: what happens
+between steps (trainer.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aurl_trainer.config.engine import OptimizerConfig
 from aurl_trainer.contract import Phase
-from aurl_trainer.data.batches import BatchPlan, Samples, global_tokens, micro_batches
+from aurl_trainer.data.batches import BatchPlan, MicroBatch, Samples, global_tokens, micro_batches
+from aurl_trainer.engine.exact.gradients import ExactGradients
 from aurl_trainer.engine.optimizer import learning_rate, set_learning_rate
 from aurl_trainer.engine.parallel import World, synchronised
 from aurl_trainer.engine.precision import Precision
@@ -27,11 +29,11 @@ from aurl_trainer.losses.framework import ComprehensiveLossFramework
 class StepResult:
     """What one step did on this rank.
 
-    `loss` is this rank's share of the mean NLL in nats per token: the shares of all ranks add up to it.
-    `tokens` counts the global batch's targets; `ids` are the samples that this rank used.
+    `losses` are the parts of the mean NLL, nats per token, that this rank's shards contribute: those of all
+    ranks add up to it. `tokens` counts the global batch's targets; `ids` are the samples that this rank used.
     """
 
-    loss: float
+    losses: list[float]
     gradient_norm: float
     learning_rate: float
     tokens: int
@@ -40,7 +42,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """What a step needs; `model` may be wrapped in DDP."""
+    """What a step needs; `model` may be wrapped in DDP, unless gradients are summed by `exact`."""
 
     model: nn.Module
     loss: ComprehensiveLossFramework
@@ -52,6 +54,7 @@ class TrainingStep:
     schedule: OptimizerConfig
     steps: int
     seed: int
+    exact: ExactGradients | None = None
 
     def run(self, step: int, phase: Callable[[Phase, int], None]) -> StepResult:
         """Do step `step` (0-based). Raises DivergedError when the gradient is not finite."""
@@ -60,27 +63,43 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         denominator = global_tokens(self.dataset, self.plan, step)
         batches = list(micro_batches(self.dataset, self.plan, step, self.world.rank, self.world.size))
-        share = torch.zeros((), device=self.world.device)
-        ids: list[int] = []
-        for number, batch in enumerate(batches):
+
+        def backward(
+            batch: MicroBatch, weight: float = 1.0, wait: Callable[[], None] | None = None
+        ) -> Tensor:
             seed_all(self.seed, step, batch.shard)
-            inputs = batch.inputs.to(self.world.device)
-            targets = batch.targets.to(self.world.device)
-            last = number == len(batches) - 1
-            with synchronised(self.model, last):
-                with self.precision.forward():
-                    losses = self.loss(self.model(inputs), targets, denominator)
-                if last:
-                    phase(Phase.SYNC, step)
-                # DDP averages over ranks where the sum over all tokens is wanted.
-                self.precision.backward(losses.total * (batch.weight * self.world.size))
-            if batch.weight:
-                share = share + losses.terms["nll"].detach()
-                ids.extend(batch.ids.tolist())
+            with self.precision.forward():
+                logits = self.model(batch.inputs.to(self.world.device))
+                losses = self.loss(logits, batch.targets.to(self.world.device), denominator)
+            if wait is not None:
+                wait()
+            self.precision.backward(losses.total * weight)
+            return losses.terms["nll"]
+
+        if self.exact is not None:
+            parts = self.exact.collect(step, batches, backward, phase)
+        else:
+            parts = self._average(batches, backward, lambda: phase(Phase.SYNC, step))
+        losses = torch.stack(parts).tolist() if parts else []
         norm = self.precision.step(self.optimizer, self.schedule.clip_norm)
         if (norm != norm or norm == float("inf")) and not self.precision.skips_overflow:
             raise DivergedError(
                 f"step {step}: the gradient is not finite; lower engine.optimizer.learning_rate "
                 "or use precision bf16 or fp32"
             )
-        return StepResult(float(share), norm, rate, denominator, ids)
+        ids = [i for batch in batches for i in batch.ids.tolist()]
+        return StepResult(losses, norm, rate, denominator, ids)
+
+    def _average(
+        self, batches: Sequence[MicroBatch], backward: Callable[..., Tensor], wait: Callable[[], None]
+    ) -> list[Tensor]:
+        """Every micro-batch in turn, padding too; DDP reduces in the last backward pass."""
+        parts = []
+        for batch in batches:
+            last = batch is batches[-1]
+            with synchronised(self.model, last):
+                # DDP averages over ranks where the sum over all tokens is wanted.
+                part = backward(batch, batch.weight * self.world.size, wait if last else None)
+            if batch.weight:
+                parts.append(part)
+        return parts

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored
@@ -20,6 +21,9 @@ from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.data.batches import BatchPlan, Samples
 from aurl_trainer.engine.averages import AveragedWeights
 from aurl_trainer.engine.evaluation import Evaluation, evaluate
+from aurl_trainer.engine.exact.gradients import ExactGradients
+from aurl_trainer.engine.exact.platform import agreed
+from aurl_trainer.engine.exact.refusals import refuse_inexact
 from aurl_trainer.engine.incidents import Incidents
 from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import bare
@@ -89,6 +93,11 @@ class AdvancedTrainer:
         self._precision = Precision(engine.precision, world.device)
         self._model.to(world.device)
         optimizer = build_optimizer(self._model, engine.optimizer)
+        exact = None
+        if engine.reproducibility == "exact":
+            refuse_inexact(self._model)
+            torch.set_num_threads(engine.threads or 1)
+            exact = ExactGradients(self._model, engine.batch.shards, world)
         self._state = RunState(
             self._model,
             optimizer,
@@ -113,6 +122,7 @@ class AdvancedTrainer:
             schedule=engine.optimizer,
             steps=engine.steps,
             seed=experiment.seed,
+            exact=exact,
         )
         return self
 
@@ -122,13 +132,14 @@ class AdvancedTrainer:
             raise RuntimeError("call configure(experiment) before fit()")
         experiment, runtime, steps = self._experiment, self._runtime, self._experiment.engine.steps
         runtime.beats.phase(Phase.LOAD, 0)
-        position = self._state.open()
+        exact = self._step.exact is not None
+        position = self._state.open(agreed(runtime.world) if exact else None)
         self._records = runtime.open_records(self._state.generation)
         busy = experiment.checkpoint.busy
         self._saves = Saves(self._state, runtime, self._records, busy, self._enter, self._note)
         self._started(position)
         # DDP copies rank 0's weights to all ranks, so it wraps what was restored.
-        self._step = replace(self._step, model=runtime.world.wrap(self._model))
+        self._step = replace(self._step, model=runtime.world.wrap(self._model, average=not exact))
         self._model.train()
         speed = _Speed()
         while position.step < steps:
@@ -140,11 +151,10 @@ class AdvancedTrainer:
             notice = runtime.notice
             loss, notices, regroups, *rest = runtime.world.sum(
                 [
-                    result.loss,
-                    float(notice.given),
-                    float(runtime.beats.regroup_requested),
-                    *self._saves.signals(),
-                    *samples.sums(result.ids),
+                    result.losses,
+                    [float(notice.given)],
+                    [float(runtime.beats.regroup_requested)],
+                    *([value] for value in (*self._saves.signals(), *samples.sums(result.ids))),
                 ]
             )
             seconds = time.perf_counter() - began
@@ -228,7 +238,7 @@ class AdvancedTrainer:
             weights=weights,
             world=world.size,
             surroundings=self._runtime.surroundings,
-            exact=False,
+            exact=self._step.exact is not None,
             deterministic=engine.deterministic,
         )
         return Witness(resume, self._runtime.past, self._records, self._incidents, self._runtime.say)

@@ -64,3 +64,13 @@ def test_what_a_run_begins_with_names_a_checkpoint() -> None:
     assert Document(raw, "x").validate(Experiment).init_from == "s3://b/other@best:val_nll"
     with pytest.raises(ConfigError, match=r"x: init_from: .*'no tag' names no checkpoint; say latest"):
         Document(raw | {"init_from": "s3://b/other@no tag"}, "x").validate(Experiment)
+
+
+def test_runs_from_before_exactness_go_on_and_exact_ones_keep_their_threads() -> None:
+    base = load_config("quick_test")
+    assert "reproducibility" not in base.identity()["engine"], "older checkpoints do not have it"
+    engine = base.engine.model_copy(update={"reproducibility": "exact", "threads": 1})
+    exact = base.model_copy(update={"engine": engine})
+    assert exact.fingerprint() != base.fingerprint()
+    other = exact.model_copy(update={"engine": engine.model_copy(update={"threads": 2})})
+    assert other.fingerprint() != exact.fingerprint(), "the number of threads decides bits"
