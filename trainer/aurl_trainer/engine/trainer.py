@@ -141,6 +141,7 @@ class AdvancedTrainer:
         # DDP copies rank 0's weights to all ranks, so it wraps what was restored.
         self._step = replace(self._step, model=runtime.world.wrap(self._model, average=not exact))
         self._model.train()
+        position = self._make_up(position)
         speed = _Speed()
         while position.step < steps:
             began = time.perf_counter()
@@ -321,6 +322,18 @@ class AdvancedTrainer:
         if self._validation is None or len(self._validation) == 0:
             return position, False
         return position.evaluated(self._validate(position, count).nll)
+
+    def _make_up(self, position: Position) -> Position:
+        """With the evaluation that the world before was to make after this step, when it had to leave."""
+        monitor = self._state.experiment.monitor
+        if position.step == 0 or position.val_step == position.step:
+            return position
+        if not _due(monitor.evaluate_every, position.step):
+            return position
+        position, best = self._evaluate(position, monitor.evaluate_samples)
+        if best:
+            self._saves.save(position, must=True)
+        return position
 
     def _validate(self, position: Position, count: int | None) -> Evaluation:
         if self._validation is None:

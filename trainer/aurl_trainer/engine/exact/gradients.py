@@ -143,7 +143,7 @@ class ExactGradients:
             values = mine
             if size > 1:
                 values = torch.empty(share * size, dtype=torch.float32, device=bucket.device)
-                dist.all_gather_into_tensor(values, mine)
+                dist.all_gather_single(values, mine)
             for tensor, a, b, at in self._pieces(start, len(values)):
                 gradient = self._parameters[tensor].grad
                 assert gradient is not None

@@ -112,10 +112,10 @@ def test_a_number_that_is_not_finite_is_known_and_never_held(wrong: float) -> No
 
 
 def test_the_margin_leaves_more_bits_than_a_float_has() -> None:
-    """With shard 0 as reference, 64 shards and the margin unused, nothing of a normal gradient is lost."""
+    """With shard 0 as reference and four shards, an element 2**18 times below the largest loses no bit."""
     numbers = torch.tensor([1.0, 2.0**-18 + 2.0**-41])
-    grid = Grid.around(magnitudes([numbers]), 64)
+    grid = Grid.around(magnitudes([numbers]), 4)
     total = torch.zeros(2, dtype=torch.int64)
-    for _ in range(64):
+    for _ in range(4):
         add(total, [numbers], grid)
-    assert torch.equal(value(total, grid, 0), numbers * 64)
+    assert torch.equal(value(total, grid, 0), numbers * 4)
