@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -142,6 +142,7 @@ class Campaign:
             seed=seed,
             checkpoint={"every": RHYTHM.save_every, "keep": {"latest": 2, "best": 1}},
             monitor={"evaluate_every": RHYTHM.evaluate_every},
+            engine={"reproducibility": "exact", "threads": 1} if self._mode is Mode.EXACT else {},
         )
 
 
@@ -153,9 +154,13 @@ def _swept(run: Path) -> None:
 
 
 def main(
-    kills: Annotated[int, typer.Option(min=1, help="Strikes in all.")] = 200,
+    kills: Annotated[int, typer.Option(min=1, help="Strikes in all, in each mode.")] = 200,
     seed: Annotated[int, typer.Option(help="Decides whom to strike when.")] = 1,
-    minutes: Annotated[float, typer.Option(min=1, help="Time limit.")] = 60.0,
+    minutes: Annotated[float, typer.Option(min=1, help="Time limit, in each mode.")] = 60.0,
+    mode: Annotated[
+        Literal["world", "exact", "both"],
+        typer.Option(help="world: two nodes throughout. exact: 1, 2, 3, 2, 1 nodes, in exact arithmetic."),
+    ] = "world",
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without a new step after which a run counts as stuck.")
     ] = 300.0,
@@ -174,7 +179,7 @@ def main(
     Examples:
       python -m bench.chaos
       python -m bench.chaos --kills 10 --seed 7
-      python -m bench.chaos --out runs/chaos --json > chaos.json
+      python -m bench.chaos --mode exact --out runs/chaos-exact --json > chaos.json
     """
     folder = out or Path("runs") / time.strftime("chaos-%Y%m%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
@@ -182,7 +187,7 @@ def main(
         raise typer.Exit(ExitCode.REFUSED)
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True, highlight=False)
-    modes = [Mode.WORLD]
+    modes = [Mode(mode)] if mode != "both" else list(Mode)
     asked = kills * len(modes)
     runs: list[Judged] = []
     columns = (
