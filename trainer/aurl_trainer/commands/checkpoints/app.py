@@ -9,6 +9,7 @@ import typer
 
 from aurl_trainer.commands.checkpoints.collecting import gc
 from aurl_trainer.commands.checkpoints.copying import copy, promote
+from aurl_trainer.commands.checkpoints.exporting import export
 from aurl_trainer.commands.checkpoints.finding import find, index
 from aurl_trainer.commands.checkpoints.listing import list_
 from aurl_trainer.commands.checkpoints.showing import diff, show
@@ -22,7 +23,7 @@ app = typer.Typer(
 
 @app.callback()
 def checkpoints() -> None:
-    """Find, check, tag, copy and remove what runs have saved.
+    """Find, check, tag, copy, export and remove what runs have saved.
 
     A checkpoint is named RUN@WHICH. RUN is a run's directory, a URL, or a
     name below ./runs or below what AURL_RUNS names. WHICH is latest (also
@@ -46,6 +47,7 @@ app.command()(diff)
 app.command()(tag)
 app.command()(copy)
 app.command()(promote)
+app.command()(export)
 app.command()(verify)
 app.command()(gc)
 app.command()(index)
