@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aurl_trainer.store.format.manifest import FORMAT, VERSION, Chunk, Manifest, Pack, Tensor
 from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 TENSORS = 300
 """As many as a transformer of 12 layers has with its optimizer."""

@@ -14,7 +14,7 @@ from typing import Any
 from aurl_trainer.contract import Cause, LedgerEntry, RunFile
 from aurl_trainer.monitor.records import read_records
 from aurl_trainer.store.format.reading import Wanted, stream
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 

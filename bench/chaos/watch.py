@@ -16,7 +16,7 @@ from typing import Any
 
 from aurl_trainer.contract import RunFile
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName, Fence
-from aurl_trainer.store.location import PARTIAL
+from aurl_trainer.store.location.disk import PARTIAL
 from bench.chaos.stages import Sight
 from bench.chaos.victims import Household
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aurl_trainer.errors import AurlTrainerError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from bench.stops.history import URI, Past, checkpointer, metrics, past, same, state_of

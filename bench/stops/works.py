@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.config.checkpoint import KeepConfig
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.removal import all_but_best
 from bench.stops.history import URI, Past, checkpointer, metrics, state_of
 

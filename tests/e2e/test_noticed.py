@@ -16,7 +16,7 @@ import pytest
 from aurl_trainer.monitor.records import read_records
 from aurl_trainer.monitor.report.figures import figures
 from aurl_trainer.monitor.report.source import read_run
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from bench.chaos.job import job, log, start, write_music
 from tests.e2e.runs import state

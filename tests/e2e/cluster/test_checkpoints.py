@@ -9,7 +9,7 @@ import pytest
 
 from aurl_trainer.contract import NOTICED
 from aurl_trainer.monitor.records import read_records
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.e2e.cluster.job import EVERY, OVERRIDES, STEPS, Job
 from tests.e2e.cluster.kube import faults, kubectl, wait_for

@@ -30,7 +30,7 @@ from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Objects
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.presence import Presence, admit
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import Claim, RunStore

@@ -31,7 +31,7 @@ from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.format.manifest import Pack, Tensor
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.pieces import assemble
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 
 class TensorSavePlanner(DefaultSavePlanner):

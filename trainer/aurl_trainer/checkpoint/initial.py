@@ -27,7 +27,7 @@ from aurl_trainer.config.reference import Which
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.choose import candidates
 from aurl_trainer.store.format.manifest import Manifest
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ def purge(
 
     python -m aurl_trainer purge --uri s3://bucket/run --keep-best 1 --by val_nll=1
     """
-    from aurl_trainer.store.location import Location
+    from aurl_trainer.store.location.place import Location
     from aurl_trainer.store.retention.removal import all_but_best, everything
 
     location = Location(uri)

@@ -80,7 +80,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.monitor.uploads import uploading
     from aurl_trainer.music.sampled import sample_pieces
     from aurl_trainer.store.kept import KeptPacks
-    from aurl_trainer.store.location import Location
+    from aurl_trainer.store.location.place import Location
 
     experiment = _experiment(config)
     notice = Notice(float(os.environ.get(Env.GRACE_SECONDS, "inf"))).listen()

@@ -21,7 +21,7 @@ from aurl_trainer.config.data import SourceConfig
 from aurl_trainer.data.chorales import chorales, edition
 from aurl_trainer.data.readers import Task
 from aurl_trainer.errors import DataError, MissingError
-from aurl_trainer.store.location import shown
+from aurl_trainer.store.location.place import shown
 
 _ENDINGS = {".mid", ".midi"}
 _AT_ONCE = 64

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from aurl_trainer.contract import Env, RunFile
 from aurl_trainer.errors import AurlTrainerError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 log = logging.getLogger(__name__)
 

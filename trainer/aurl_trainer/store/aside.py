@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from aurl_trainer.store.format.marks import aside_object
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.sealed import seal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 
 def set_aside(location: Location, name: CheckpointName, problems: Sequence[str]) -> None:

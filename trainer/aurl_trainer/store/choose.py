@@ -16,7 +16,7 @@ from aurl_trainer.contract import RunFile
 from aurl_trainer.errors import CheckpointError, DamagedError, MissingError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import MANIFESTS, CheckpointName
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.rules import rating
 from aurl_trainer.store.run_store import RunStore
 

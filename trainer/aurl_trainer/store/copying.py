@@ -15,7 +15,7 @@ from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
 from aurl_trainer.store.format.identity import differences
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import GENERATIONS, CheckpointName
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import wait_for_removals
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import inspect

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from aurl_trainer.store.format.names import PACKS
-from aurl_trainer.store.location import PARTIAL, Location
+from aurl_trainer.store.location.disk import PARTIAL
+from aurl_trainer.store.location.place import Location
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from aurl_trainer.errors import AurlTrainerError, DamagedError, RefusedError
 from aurl_trainer.store.format.sealed import seal, unseal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from aurl_trainer.store.format.names import (
 )
 from aurl_trainer.store.format.sealed import seal, unseal
 from aurl_trainer.store.format.versions import code_versions
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 
 @dataclass(frozen=True)

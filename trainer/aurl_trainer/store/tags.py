@@ -12,7 +12,7 @@ from aurl_trainer.errors import CheckpointError, ConfigError
 from aurl_trainer.store.format.marks import TAGS, TagMark, superseded
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.sealed import seal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import wait_for_removals
 from aurl_trainer.store.run_store import RunStore
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from aurl_trainer.contract import RunFile
 from aurl_trainer.monitor.records import RecordWriter
 from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId
-from aurl_trainer.store.location import PARTIAL, Location
+from aurl_trainer.store.location.disk import PARTIAL
+from aurl_trainer.store.location.place import Location
 from bench.chaos.victims import Household
 from bench.chaos.watch import Watch
 

@@ -16,7 +16,7 @@ from aurl_trainer.checkpoint.saving.planning import Plans
 from aurl_trainer.checkpoint.saving.saver import Saved, Saver
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, FencedError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from tests.unit.trainer.checkpoint.small import checkpointer
@@ -142,7 +142,7 @@ def test_a_failure_is_heard_once_costs_one_save_and_leaves_nothing() -> None:
     finish(saver)
 
     def full(number: int, kind: str, path: str) -> None:
-        if kind == "write" and "s00000002" in path:
+        if kind in ("put", "write") and "s00000002" in path:
             raise OSError(28, "No space left on device")
 
     FaultyFileSystem.reset(full)

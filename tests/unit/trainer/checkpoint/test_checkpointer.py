@@ -12,7 +12,7 @@ import torch
 from aurl_trainer.checkpoint.parts import ModelPart
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, FencedError, RefusedError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.checkpoint.small import checkpointer, hash_of, make, state, train
 from tests.unit.trainer.store.faulty import FaultyFileSystem

@@ -17,7 +17,7 @@ from aurl_trainer.config.reference import Best, Latest, Number, Step
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import VERSION
 from aurl_trainer.store.format.sealed import seal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.checkpoint.small import checkpointer, hash_of, make, state, train
 from tests.unit.trainer.checkpoint.test_checkpointer import Bomb

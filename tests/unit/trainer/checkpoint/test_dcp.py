@@ -18,7 +18,7 @@ from aurl_trainer.checkpoint.reading.dcp import PackStorageReader, TensorLoadPla
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store.made import IDENTITY
 
 NAME = CheckpointName(1, 10, GenerationId(1, "0123abcd"))

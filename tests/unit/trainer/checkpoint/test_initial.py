@@ -13,7 +13,7 @@ from aurl_trainer.checkpoint.initial import Initialised, load_initial
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.config.reference import Latest
 from aurl_trainer.errors import CheckpointError, DamagedError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.checkpoint.small import Small, checkpointer, hash_of, make, train
 

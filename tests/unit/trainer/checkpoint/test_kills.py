@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from aurl_trainer.errors import CheckpointError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from tests.unit.trainer.checkpoint.killed import state_of

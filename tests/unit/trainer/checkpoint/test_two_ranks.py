@@ -14,7 +14,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from aurl_trainer.store.format.names import GenerationId
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.checkpoint.pool import RankPool
 from tests.unit.trainer.checkpoint.small import IDENTITY, checkpointer, hash_of, make, state, train

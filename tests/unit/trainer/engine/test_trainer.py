@@ -30,7 +30,7 @@ from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
 from aurl_trainer.errors import FencedError, LeaveError, RefusedError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.engine.corpus import Windows
 from tests.unit.trainer.store.faulty import FaultyFileSystem

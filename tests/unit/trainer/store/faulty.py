@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import fsspec
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from aurl_trainer.store.location import PARTIAL
+from aurl_trainer.store.location.disk import PARTIAL
 
 PROTOCOL = "faulty"
 

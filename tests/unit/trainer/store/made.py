@@ -9,7 +9,7 @@ from typing import Any
 from aurl_trainer.store.format.manifest import FORMAT, VERSION, Chunk, Manifest, Pack, Tensor
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.packs import PackWriter
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import Claim, RunStore
 
 IDENTITY: dict[str, Any] = {"seed": 1, "model": {"dim": 64}}

@@ -17,7 +17,7 @@ from aurl_trainer.store.catalog.index import OBJECT, find, read_index, write_ind
 from aurl_trainer.store.catalog.scan import Run, runs_below
 from aurl_trainer.store.catalog.where import Where, sort_field, sorted_by
 from aurl_trainer.store.format.sealed import seal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
 from tests.unit.trainer.store.made import open_run, save

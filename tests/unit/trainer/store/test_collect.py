@@ -11,7 +11,7 @@ from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import RefusedError
 from aurl_trainer.store.aside import set_aside, take_back
 from aurl_trainer.store.format.names import CheckpointName
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import inspect, verify

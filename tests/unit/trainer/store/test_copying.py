@@ -10,7 +10,7 @@ from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
 from aurl_trainer.store import copying
 from aurl_trainer.store.copying import Copied, copy
 from aurl_trainer.store.format.manifest import Manifest
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem

@@ -10,7 +10,7 @@ import pytest
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store import kept as room
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store import far
 
 assert far.PROTOCOL == "far"

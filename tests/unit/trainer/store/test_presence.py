@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aurl_trainer.errors import FencedError, RefusedError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.presence import Presence, admit, object_of
 from aurl_trainer.store.run_store import Claim, RunStore
 from tests.unit.trainer.store.made import IDENTITY, save

@@ -15,7 +15,7 @@ from aurl_trainer.store.format import reading
 from aurl_trainer.store.format.manifest import Chunk, Manifest, Pack, Tensor
 from aurl_trainer.store.format.packs import PackWriter
 from aurl_trainer.store.format.reading import Wanted, stream
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store.made import IDENTITY
 
 NAME = "v000001-s00000010-g000001-0123abcd"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.removal import all_but_best, everything
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag

@@ -15,7 +15,7 @@ from aurl_trainer.store.format.manifest import VERSION, Manifest
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.reading import Wanted, stream
 from aurl_trainer.store.format.sealed import seal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag

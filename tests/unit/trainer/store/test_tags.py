@@ -12,7 +12,7 @@ from aurl_trainer.errors import CheckpointError, ConfigError
 from aurl_trainer.store import tags
 from aurl_trainer.store.format.marks import TAGS, TagMark, tags_in
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention import announced
 from aurl_trainer.store.retention.announced import announce, wait_for_removals
 from aurl_trainer.store.retention.passes import retain

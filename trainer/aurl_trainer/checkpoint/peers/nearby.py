@@ -21,7 +21,7 @@ from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.reading import Objects
 from aurl_trainer.store.kept import KeptPacks
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

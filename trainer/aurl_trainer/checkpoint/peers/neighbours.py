@@ -14,7 +14,7 @@ from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.peers.nearby import Nearby, Offer
 from aurl_trainer.checkpoint.peers.serving import PackServer, own_address
 from aurl_trainer.store.kept import KeptPacks
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.packs import PIECE_BYTES, PackWriter
 from aurl_trainer.store.format.pieces import Piece, PieceChunk
 from aurl_trainer.store.incremental import Placed, reusable
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 SPLIT_BYTES = 64 * 2**20
 """A rank's pack is divided for parallel uploads where each has at least so much to write."""

@@ -40,7 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def open_store(run: str) -> RunStore:
     """The checkpoints of a run. Raises MissingError, CheckpointError."""
     from aurl_trainer.store.choose import checkpoints_of
-    from aurl_trainer.store.location import Location
+    from aurl_trainer.store.location.place import Location
     from aurl_trainer.store.run_store import RunStore
 
     return RunStore(Location(checkpoints_of(run)))

@@ -64,7 +64,7 @@ def promote(
 def _copy(checkpoint: Reference, url: str, *, any_run: bool, quiet: bool) -> tuple[RunStore, Copied]:
     from aurl_trainer.store.choose import resolve
     from aurl_trainer.store.copying import copy as copy_one
-    from aurl_trainer.store.location import Location
+    from aurl_trainer.store.location.place import Location
     from aurl_trainer.store.run_store import RunStore
 
     source = open_store(checkpoint.run)

@@ -18,7 +18,7 @@ from aurl_trainer.contract import Noted, RunFile
 from aurl_trainer.engine.resume.certificate import Done
 from aurl_trainer.errors import AurlTrainerError
 from aurl_trainer.monitor.records import parse
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 FILES = 8
 """Generations that are read, at most."""

@@ -15,7 +15,7 @@ import yaml
 from aurl_trainer.contract import LedgerEntry, RecordError, RunFile
 from aurl_trainer.errors import MissingError
 from aurl_trainer.monitor.records import read_records
-from aurl_trainer.store.location import shown
+from aurl_trainer.store.location.place import shown
 
 Record = dict[str, Any]
 

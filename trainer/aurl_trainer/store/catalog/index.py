@@ -19,7 +19,7 @@ from aurl_trainer.store.catalog.scan import THREADS, Run
 from aurl_trainer.store.format.marks import INDEX
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.sealed import seal, unseal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 
 OBJECT = f"{INDEX}/checkpoints.json"

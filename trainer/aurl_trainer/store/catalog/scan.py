@@ -11,7 +11,7 @@ from aurl_trainer.contract import RunFile
 from aurl_trainer.errors import MissingError
 from aurl_trainer.store.choose import checkpoints_of
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 DEPTH = 4
 """Folders below the place in which runs are looked for."""

@@ -16,7 +16,7 @@ from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.marks import REMOVALS
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.sealed import seal, unseal
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 
 REMOVE_SECONDS = 60.0
 """So long after its announcement nothing is removed any more."""

@@ -20,7 +20,8 @@ from aurl_trainer.store.format.names import (
     Fence,
     GenerationId,
 )
-from aurl_trainer.store.location import PARTIAL, Location
+from aurl_trainer.store.location.disk import PARTIAL
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
 from aurl_trainer.store.retention.plan import Plan, as_visitor, as_writer
 from aurl_trainer.store.retention.rules import Committed, kept

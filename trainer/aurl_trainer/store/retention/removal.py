@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from aurl_trainer.contract import RunFile
 from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.presence import PRESENCE
 from aurl_trainer.store.retention.passes import survey
 from aurl_trainer.store.retention.plan import without

@@ -15,7 +15,7 @@ from aurl_trainer.checkpoint.peers.serving import PackServer, own_address
 from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.manifest import Manifest, Pack
 from aurl_trainer.store.kept import KeptPacks
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store.far import FarFileSystem
 
 PACK = "packs/v1/rank-0000.pack"

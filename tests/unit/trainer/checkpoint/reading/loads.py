@@ -10,7 +10,7 @@ import torch
 
 from aurl_trainer.checkpoint.parts import ModelPart
 from aurl_trainer.checkpoint.transfer import read
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 
 

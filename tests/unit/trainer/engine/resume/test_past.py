@@ -10,7 +10,7 @@ import pytest
 from aurl_trainer.engine.resume import past as room
 from aurl_trainer.engine.resume.past import read_past
 from aurl_trainer.monitor.records import RecordWriter
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 

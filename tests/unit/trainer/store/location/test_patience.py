@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
-from aurl_trainer.store.location import Location
 from aurl_trainer.store.location.patience import Patience
+from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 QUICK = Patience(attempts=5, seconds=60.0, first=0.001, longest=0.002)

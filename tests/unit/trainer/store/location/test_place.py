@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aurl_trainer.errors import CheckpointError
-from aurl_trainer.store.location import Location, shown
+from aurl_trainer.store.location.place import Location, shown
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 
@@ -127,7 +127,7 @@ def test_a_put_that_runs_out_of_space_leaves_nothing(tmp_path: Path) -> None:
     code = """
         import sys
         from aurl_trainer.errors import CheckpointError
-        from aurl_trainer.store.location import Location
+        from aurl_trainer.store.location.place import Location
         place = Location(sys.argv[1])
         place.put("m/small", b"x")
         for put in (lambda: place.put("m/big", bytes(100_000)), lambda: stream()):
