@@ -37,34 +37,18 @@ def evaluate(
       aurl evaluate runs/bach@best --json
     """
     from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
+    from aurl_trainer.commands.held_out import held_out_count, measure_held_out
     from aurl_trainer.commands.trained import open_trained, which_weights
     from aurl_trainer.data.dataset import LazyMidiDataset
-    from aurl_trainer.engine.evaluation import evaluate as measure_model
-    from aurl_trainer.engine.parallel import World
-    from aurl_trainer.engine.precision import Precision
     from aurl_trainer.music.baselines import measure
 
-    interactive = sys.stderr.isatty()
-    trained = open_trained(checkpoint, interactive, which_weights(weights))
+    trained = open_trained(checkpoint, sys.stderr.isatty(), which_weights(weights))
     training = LazyMidiDataset(trained.prepared, "train")
     held_out = LazyMidiDataset(trained.prepared, "validation")
-    count = min(samples or len(held_out), len(held_out))
-    engine = trained.experiment.engine
-    batch = engine.batch.global_batch // engine.batch.shards
-    with Progress(console=Console(stderr=True), disable=not interactive, transient=True) as bar:
-        task = bar.add_task("held-out pieces", total=math.ceil(count / batch))
-        found = measure_model(
-            trained.model,
-            held_out,
-            count=count,
-            batch=batch,
-            world=World.alone(engine.device),
-            precision=Precision(engine.precision, trained.device),
-            alive=lambda: bar.advance(task),
-        )
+    count = held_out_count(trained, samples)
+    found = measure_held_out(trained, samples)
     simple = measure(training, held_out, trained.prepared.vocab_size, count)
     rows = {"model": found.nll, "unigram": simple.unigram, "markov2": simple.markov2}
     if as_json:

@@ -18,21 +18,25 @@ if TYPE_CHECKING:
     from aurl_trainer.config.experiment import Experiment
     from aurl_trainer.data.prepared import PreparedData
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+    from aurl_trainer.store.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model with the weights of `step`, on `device`, in evaluation mode, and what it was trained on.
-
-    `weights` says whether they are the model's own ("model") or the averaged ones ("average").
-    """
+class Untrained:
+    """A model such as a checkpoint is of, on `device`, in evaluation mode, and what it is trained on."""
 
     model: MusicTransformerVAEGAN
-    step: int
-    weights: str
     experiment: Experiment
     prepared: PreparedData
     device: torch.device
+
+
+@dataclass(frozen=True)
+class Trained(Untrained):
+    """The same with the weights of `step`: the model's own ("model") or the averaged ones ("average")."""
+
+    step: int
+    weights: str
 
 
 def which_weights(text: str | None) -> Weights:
@@ -53,16 +57,29 @@ def open_trained(checkpoint: Reference, progress: bool, weights: Weights = "judg
     """
     from aurl_trainer.checkpoint.loading import load_weights, open_manifest
     from aurl_trainer.checkpoint.weights import part_of
+    from aurl_trainer.store.choose import checkpoints_of
+
+    uri = checkpoints_of(checkpoint.run)
+    built = build(open_manifest(uri, checkpoint.which), uri, progress)
+    loaded = load_weights(uri, built.model, checkpoint.which, weights)
+    return Trained(
+        built.model, built.experiment, built.prepared, built.device, loaded.step, part_of(loaded, weights)
+    )
+
+
+def build(manifest: Manifest, uri: str, progress: bool) -> Untrained:
+    """A model to load the weights of this checkpoint into. The music is prepared if it is not yet.
+
+    Raises CheckpointError if the checkpoint does not say what its model is, and what preparing may raise.
+    """
     from aurl_trainer.config.document import Document
     from aurl_trainer.config.experiment import Experiment
     from aurl_trainer.data.prepared import prepare
     from aurl_trainer.engine.parallel import pick_device
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
-    from aurl_trainer.store.choose import checkpoints_of
     from aurl_trainer.store.format.plain import decode
 
-    uri = checkpoints_of(checkpoint.run)
-    extra: Any = decode(open_manifest(uri, checkpoint.which).extra)
+    extra: Any = decode(manifest.extra)
     if not isinstance(extra, dict) or "experiment" not in extra:
         raise CheckpointError(f"{uri}: this checkpoint does not say which experiment it is of")
     experiment = Document(extra["experiment"], f"{uri}: experiment").validate(Experiment)
@@ -70,7 +87,5 @@ def open_trained(checkpoint: Reference, progress: bool, weights: Weights = "judg
     model = MusicTransformerVAEGAN(
         experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
     )
-    loaded = load_weights(uri, model, checkpoint.which, weights)
-    part = part_of(loaded, weights)
     device = pick_device(experiment.engine.device, 0)
-    return Trained(model.to(device).eval(), loaded.step, part, experiment, prepared, device)
+    return Untrained(model.to(device).eval(), experiment, prepared, device)

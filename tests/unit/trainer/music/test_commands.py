@@ -13,14 +13,19 @@ import pytest
 import torch
 import typer
 from click.testing import Result
+from safetensors.torch import load_file
 from symusic import Score
 from typer.testing import CliRunner
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
+from aurl_trainer.checkpoint.initial import load_initial
 from aurl_trainer.checkpoint.parts import ModelPart
+from aurl_trainer.commands.checkpoints.averaging import average
+from aurl_trainer.commands.checkpoints.exporting import export
 from aurl_trainer.commands.evaluate import evaluate
 from aurl_trainer.commands.sample import sample
 from aurl_trainer.config.experiment import Experiment
+from aurl_trainer.config.reference import Latest
 from aurl_trainer.data.batches import IGNORED, collate
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData
@@ -163,6 +168,27 @@ def test_evaluate_prints_a_table(run: Path) -> None:
     assert result.exit_code == 0, result.output
     for words in ("this model", "unigram", "order-2 Markov", "nats/token"):
         assert words in result.output
+
+
+def test_an_average_is_measured_beside_its_parents_and_used_like_any_other(
+    run: Path, model: MusicTransformerVAEGAN, tmp_path: Path
+) -> None:
+    steps = [f"{run}@step:{step}" for step in (10, 30)]
+    told = answer(average, *steps)
+    place = tmp_path / "run-average-30"
+    assert told["uri"] == str(place) and told["not_measured"] is None
+    nlls = [answer(evaluate, which)["nats_per_token"]["model"] for which in (*steps, place)]
+    assert [*(p["val_nll"] for p in told["parents"]), told["val_nll"]] == pytest.approx(nlls, rel=1e-6)
+    assert len(set(nlls)) == 3, "all three are alike, so nothing is shown"
+    assert answer(evaluate, f"{place}@best")["step"] == 30
+    assert answer(sample, place, "--n", 1, "--tokens", 20, "--out", tmp_path / "out")["step"] == 30
+    file = tmp_path / "mean.safetensors"
+    assert answer(export, place, "--to", file)["step"] == 30
+    begun = load_initial(str(place), Latest(), model)
+    assert not (begun.missing or begun.extra or begun.unlike), begun.lines()
+    assert torch.equal(model.embedding.weight, load_file(file)["embedding.weight"])
+    again = invoke(average, *steps, "--to", tmp_path / "again", "--samples", 1)
+    assert again.exit_code == 0 and "their mean  " in again.output, again.output
 
 
 def test_help_teaches_by_example_and_loads_no_torch() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from aurl_trainer.commands.checkpoints.averaging import average
 from aurl_trainer.commands.checkpoints.collecting import gc
 from aurl_trainer.commands.checkpoints.copying import copy, promote
 from aurl_trainer.commands.checkpoints.exporting import export
@@ -23,7 +24,7 @@ app = typer.Typer(
 
 @app.callback()
 def checkpoints() -> None:
-    """Find, check, tag, copy, export and remove what runs have saved.
+    """Find, check, tag, copy, export, average and remove what runs have saved.
 
     A checkpoint is named RUN@WHICH. RUN is a run's directory, a URL, or a
     name below ./runs or below what AURL_RUNS names. WHICH is latest (also
@@ -48,6 +49,7 @@ app.command()(tag)
 app.command()(copy)
 app.command()(promote)
 app.command()(export)
+app.command()(average)
 app.command()(verify)
 app.command()(gc)
 app.command()(index)

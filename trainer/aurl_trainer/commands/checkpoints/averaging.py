@@ -1,0 +1,169 @@
+"""`aurl checkpoints average`: the mean of the weights of several checkpoints, measured and saved.
+
+Not here: the arithmetic and the saving (checkpoint/averaging.py). Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aurl_trainer.commands.checkpoints.asked import AsJson, open_store, reference
+from aurl_trainer.commands.checkpoints.screen import bytes_bar
+from aurl_trainer.commands.trained import which_weights
+from aurl_trainer.config.reference import Exact, Reference
+from aurl_trainer.contract import RunFile
+from aurl_trainer.errors import CheckpointError, ConfigError, DataError, MissingError
+
+if TYPE_CHECKING:
+    import torch
+
+    from aurl_trainer.checkpoint.averaging import Parent
+    from aurl_trainer.checkpoint.weights import Weights
+
+
+def average(
+    checkpoints: Annotated[
+        list[Reference],
+        typer.Argument(
+            metavar="RUN[@WHICH]...",
+            parser=reference,
+            help="Checkpoints of one or more runs; or one run, with --last.",
+        ),
+    ],
+    last: Annotated[
+        int | None, typer.Option("--last", min=2, metavar="K", help="The newest K checkpoints of RUN.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="PLACE", help="Where to save it. Default: RUN-average-STEP, beside the run."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="model or average, of each. Default: those the run is judged by.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Measure on the first so many held-out samples only.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Whether to measure the mean and its parents.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Average the weights of several checkpoints into one of its own.
+
+    The mean is measured on the held-out pieces beside its parents, where the
+    run's music is there, and saved in a place of its own, which sample,
+    evaluate, export and initFrom read as any other. All must be of one model
+    and one tokenizer. Whole numbers are taken from the newest.
+
+    \b
+    Examples:
+      aurl checkpoints average runs/bach --last 5
+      aurl checkpoints average runs/a@best runs/b@best --to runs/soup
+      aurl sample runs/bach-average-1200
+    """
+    from aurl_trainer.checkpoint.averaging import check_alike, check_free, in_order, mean, save_mean
+
+    parents = in_order(_parents(checkpoints, last, which_weights(weights)))
+    newest = parents[-1]
+    check_alike(parents)
+    place = to or beside(newest.location.uri, newest.manifest.step)
+    check_free(place)
+    content = sum(t.content_bytes(c) for p in parents for t in p.tensors.values() for c in t.chunks)
+    with bytes_bar(f"{len(parents)} checkpoints", content, quiet=as_json) as advance:
+        made = mean(parents, advance)
+    nlls, unmeasured = _measured(parents, made, samples) if measure else ([], "not asked for")
+    saved = save_mean(made, parents, place, nlls[:-1], nlls[-1] if nlls else None)
+    if as_json:
+        rows = [
+            {
+                "uri": p.location.uri,
+                "checkpoint": p.manifest.name,
+                "step": p.manifest.step,
+                "weights": p.weights,
+                "val_nll": nlls[i] if nlls else None,
+            }
+            for i, p in enumerate(parents)
+        ]
+        answer = {
+            "uri": place, "checkpoint": saved.name, "step": saved.step, "parents": rows,
+            "val_nll": nlls[-1] if nlls else None, "not_measured": unmeasured,
+        }  # fmt: skip
+        typer.echo(json.dumps(answer))
+        return
+    for i, parent in enumerate(parents):
+        typer.echo(f"{parent}{f'  {nlls[i]:.4f} nats/token' if nlls else ''}")
+    typer.echo(f"their mean{f'  {nlls[-1]:.4f} nats/token' if nlls else f' is not measured: {unmeasured}'}")
+    typer.echo(f"saved at {place}, as step {saved.step}")
+
+
+def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weights) -> list[Parent]:
+    """The checkpoints that are meant, each once. Raises typer.BadParameter, CheckpointError."""
+    from aurl_trainer.checkpoint.averaging import Parent
+    from aurl_trainer.checkpoint.weights import part_of
+    from aurl_trainer.store.choose import candidates
+
+    chosen = list(checkpoints)
+    if last is not None:
+        if len(chosen) != 1 or chosen[0].said:
+            raise typer.BadParameter("goes with one RUN, without @", param_hint="--last")
+        store = open_store(chosen[0].run)
+        names = store.valid()[-last:]
+        if len(names) < last:
+            raise CheckpointError(f"{store.location.uri}: has {len(names)} checkpoints, not {last}")
+        chosen = [Reference(chosen[0].run, Exact(str(name)), True) for name in names]
+    found: dict[tuple[str, str], Parent] = {}
+    for wanted in chosen:
+        store = open_store(wanted.run)
+        manifest = candidates(store, wanted.which)[0]
+        parent = Parent(store.location, manifest, part_of(manifest, weights))
+        if found.setdefault((store.location.uri, manifest.name), parent) is not parent:
+            raise typer.BadParameter(f"{wanted} is {parent}, which was named already", param_hint="RUN@WHICH")
+    if len(found) < 2:
+        raise typer.BadParameter("name at least two checkpoints, or say --last K", param_hint="RUN@WHICH")
+    return list(found.values())
+
+
+def beside(uri: str, step: int) -> str:
+    """Where a mean goes if nobody says: beside the run whose checkpoints are at `uri`."""
+    base = uri.rstrip("/").removesuffix(f"/{RunFile.CHECKPOINTS}")
+    protocol, is_url, path = base.partition("://")
+    if is_url and "/" not in path.strip("/") and protocol != "file":
+        return f"{base}/average-{step}"  # a bucket has nothing beside it
+    if not is_url and base == RunFile.CHECKPOINTS:
+        base = str(Path.cwd())
+    return f"{base}-average-{step}"
+
+
+def _measured(
+    parents: Sequence[Parent], made: dict[str, torch.Tensor], samples: int | None
+) -> tuple[list[float], str | None]:
+    """The NLLs of the parents and, last, of their mean, on what the newest's run holds out.
+
+    Else none, and why: its music is not here, or has become other music.
+    """
+    from aurl_trainer.checkpoint.loading import load_weights
+    from aurl_trainer.checkpoint.weights import tokenizer_of
+    from aurl_trainer.commands.held_out import measure_held_out
+    from aurl_trainer.commands.trained import build
+
+    newest = parents[-1]
+    try:
+        built = build(newest.manifest, newest.location.uri, sys.stderr.isatty())
+    except (CheckpointError, ConfigError, DataError, MissingError) as error:
+        return [], str(error)
+    if tokenizer_of(newest.manifest) not in (None, built.prepared.tokenizer_hash):
+        return [], "the music that is here now gives another tokenizer than theirs"
+    nlls = []
+    for parent in parents:
+        load_weights(parent.location.uri, built.model, Exact(parent.manifest.name), parent.weights)
+        nlls.append(measure_held_out(built, samples, f"step {parent.manifest.step}").nll)
+    built.model.load_state_dict(made)
+    return [*nlls, measure_held_out(built, samples, "their mean").nll], None
