@@ -25,7 +25,7 @@ from aurl_trainer.store.format.manifest import Manifest, Tensor
 from aurl_trainer.store.format.names import GENERATIONS
 from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Wanted, stream
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 
 BUNCH_BYTES = 64 * 2**20

@@ -16,7 +16,7 @@ from aurl_trainer.commands.checkpoints.app import app
 from aurl_trainer.commands.checkpoints.averaging import beside
 from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
 from aurl_trainer.store.format.manifest import Manifest
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.presence import admit
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.checkpoint.small import checkpointer
