@@ -86,7 +86,7 @@ def test_chosen_ones_of_several_runs_in_any_order(tmp_path: Path) -> None:
     save(tmp_path / "a", 1, 2, average=tensors(5))
     save(tmp_path / "b", 3, average=tensors(7))
     both = [f"{tmp_path}/b", f"{tmp_path}/a@step:1"]
-    found = []
+    found: list[dict[str, torch.Tensor]] = []
     for order in (both, both[::-1]):
         place = tmp_path / f"out-{len(found)}"
         code, said = call(*order, "--to", place, "--weights", "average", "--json")

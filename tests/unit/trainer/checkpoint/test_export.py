@@ -169,7 +169,7 @@ def test_export_loads_no_torch(tmp_path: Path) -> None:
         "app(sys.argv[1:], standalone_mode=False)\n"
         "sys.exit('torch' in sys.modules)"
     )
-    arguments = ["export", tmp_path / "run", "--to", tmp_path / "a.safetensors"]
+    arguments = ["export", str(tmp_path / "run"), "--to", str(tmp_path / "a.safetensors")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, f"torch was loaded, or it failed: {done.stderr}"
     assert (tmp_path / "a.safetensors").exists()

@@ -17,7 +17,7 @@ from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.export.layout import lay_out, runs
 from aurl_trainer.store.format.manifest import Manifest, Tensor
 from aurl_trainer.store.format.reading import Objects, Wanted, stream
-from aurl_trainer.store.location import disk
+from aurl_trainer.store.location.disk import PARTIAL, sync_folder
 
 
 def part_tensors(manifest: Manifest, part: str) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ def export(
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[int]:
     """The descriptor of a file that takes `target`'s place when the block ends well, else is gone."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}{disk.PARTIAL}")
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
     try:
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
@@ -70,7 +70,7 @@ def _replacing(target: Path) -> Iterator[int]:
             os.close(file)
         _read_back(partial)
         partial.replace(target)
-        disk.sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
