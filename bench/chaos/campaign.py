@@ -7,6 +7,7 @@ Not here: what is killed when (plan.py), the runs one after the other (__main__.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from bench.chaos.watch import Watch
 
 CLOSE, FAR = 0.001, 0.02
 """Seconds between two looks: while a strike may be due at any moment, and while processes start."""
+
+HUNT = 20.0
+"""Seconds of training in which a stage may come; then the strike falls where the run is."""
 
 SEARCH = 0.2
 """Seconds between two searches for processes, while some are coming."""
@@ -116,16 +120,19 @@ class Leader:
     def _hunt(self, kill: Kill) -> bool:
         """Waits for the kill's moment and strikes. False: the run, or the time, has ended before."""
         since: int | None = None
+        trains = math.inf
         for sight in self._looks(kill.stage):
             if time.monotonic() > self._deadline:
                 return False
             stage = stage_of(sight, self._rhythm)
             missed = kill.stage in RECOVERY and _past(stage, kill.stage)
             if stage is Stage.STEP and since is None:
-                since = sight.step
+                since, trains = sight.step, time.monotonic()
             due = stage is kill.stage
             if kill.stage is Stage.STEP:
                 due = due and since is not None and sight.step >= since + kill.steps
+            if kill.stage is not Stage.END and time.monotonic() > trains + HUNT:
+                missed = True
             if not (due or missed) or not self._home.victims(kill.victim):
                 continue
             if kill.seconds and not missed and not self._stays(kill):

@@ -57,7 +57,7 @@ def job(folder: Path, music: Path, *, nodes: Any, steps: int, **training: Any) -
             "optimizer": {"warmup_steps": 5},
             "device": "cpu",
         },
-        "checkpoint": {"every": 5, "keep": {"latest": 3, "best": 1}},
+        "checkpoint": {"every": 5, "keep": {"latest": 3, "best": 1, "grace_seconds": 0}},
         "monitor": {"audit": True, "evaluate_every": 20, "log_every": 20},
         "samples": {"count": 0},
     }
