@@ -18,7 +18,7 @@ NO_CLUSTER = echo "no cluster: set KUBECONFIG (docs/tour.md shows how to get one
 # An API server alone runs no pods: the scenarios need a cluster.
 HAVE_TESTS = $(if $(KUBECONFIG),$(CLUSTER_TESTS),tests/integration/apiserver)
 
-.PHONY: help demo test test-cluster test-cluster-all images kind check generate clean
+.PHONY: help demo test azurite test-stores test-cluster test-cluster-all images kind check generate clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,6 +43,15 @@ demo: $(VENV)/.runtime  ## train on Bach chorales, lose two workers on the way, 
 
 test: $(VENV)/.dev  ## every test that needs no cluster
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+azurite: $(VENV)/azurite/node_modules  ## Microsoft's Azurite, for the tests of Azure stores (needs npm)
+
+$(VENV)/azurite/node_modules: $(VENV)/.dev
+	npm install --prefix $(VENV)/azurite --no-audit --no-fund --ignore-scripts azurite@3.37.0
+
+test-stores: $(VENV)/.dev  ## the tests of stores, on the servers that the environment names
+	@test -n "$$AWS_ENDPOINT_URL$$STORAGE_EMULATOR_HOST" || { echo "name servers first: docs/stores.md"; exit 1; }
+	AURL_TEST_STORES=given OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration/stores
 
 test-cluster: $(VENV)/.dev  ## API-server tests and the short scenarios, on the cluster of KUBECONFIG
 	@test -n "$$KUBECONFIG$$KUBEBUILDER_ASSETS" || { $(NO_CLUSTER); }

@@ -104,10 +104,11 @@ def _fake_gcs() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _azurite() -> Iterator[Server]:
-    program = os.environ.get("AURL_AZURITE") or shutil.which("azurite-blob")
+    installed = Path(sys.prefix) / "azurite/node_modules/.bin/azurite-blob"
+    program = os.environ.get("AURL_AZURITE") or (str(installed) if installed.exists() else None)
     node = shutil.which("node")
     if program is None or node is None:
-        pytest.skip("no Azurite here: make test installs it, or set AURL_AZURITE to its azurite-blob")
+        pytest.skip("no Azurite here: `make azurite` installs it; AURL_AZURITE may name its azurite-blob")
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +159,7 @@ def _make_bucket(server: Server) -> None:
 
 @contextlib.contextmanager
 def _process(arguments: list[str], stdout: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=stdout)
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:
