@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
-from aurl_trainer.store.location import Location
 from aurl_trainer.store.location.patience import Patience
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from tests.integration.stores.conftest import Faulty

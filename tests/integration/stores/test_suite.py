@@ -9,7 +9,7 @@ import pytest
 
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, FencedError
-from aurl_trainer.store.location import Location
+from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.removal import all_but_best, everything
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
