@@ -3,8 +3,9 @@
     python -m bench.exact [--worlds 1 2] [--steps 12] [--dim 256] [--layers 4] [--json]
 
 Both modes train the same model on the same samples in the same processes; blocks of steps alternate, so that
-a slow minute of the machine hits both. Bytes are those that passed the loopback interface meanwhile, of all
-processes on it; for the ranks' alone, give it a network of its own:
+a slow minute of the machine hits both. Processor time is rank 0's own, whatever else runs. Bytes are those
+that passed the loopback interface meanwhile, of all processes on it; for the ranks' alone, give it a network
+of its own:
 
     unshare --user --map-root-user --net sh -c 'ip link set lo up && python -m bench.exact'
 """
@@ -103,6 +104,7 @@ def rank(number: int, size: int, meeting: str, options: argparse.Namespace, resu
     world = World(number, size, number, torch.device("cpu"))
     steps = {mode: prepare(mode == "exact", world, options) for mode in ("world", "exact")}
     seconds: dict[str, list[float]] = {mode: [] for mode in steps}
+    processor: dict[str, list[float]] = {mode: [] for mode in steps}
     moved = dict.fromkeys(steps, 0)
     done = dict.fromkeys(steps, 0)
     for mode in steps:
@@ -113,14 +115,16 @@ def rank(number: int, size: int, meeting: str, options: argparse.Namespace, resu
             before = on_loopback()
             for _ in range(BLOCK):
                 done[mode] += 1
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.process_time()
                 steps[mode].run(done[mode], quiet)
                 seconds[mode].append(time.perf_counter() - began)
+                processor[mode].append(time.process_time() - worked)
             world.barrier()
             moved[mode] += on_loopback() - before
     if number == 0:
         parameters = sum(p.numel() for p in steps["exact"].model.parameters())
         time_of = {mode: statistics.median(values) for mode, values in seconds.items()}
+        work_of = {mode: statistics.median(values) for mode, values in processor.items()}
         bytes_of = {mode: moved[mode] / done[mode] for mode in steps} if size > 1 else None
         results.put(
             {
@@ -128,6 +132,8 @@ def rank(number: int, size: int, meeting: str, options: argparse.Namespace, resu
                 "parameters": parameters,
                 "seconds": time_of,
                 "time_ratio": time_of["exact"] / time_of["world"],
+                "processor_seconds": work_of,
+                "processor_ratio": work_of["exact"] / work_of["world"],
                 "bytes": bytes_of,
                 "bytes_ratio": bytes_of["exact"] / bytes_of["world"] if bytes_of else None,
                 "memory_bytes": 8 * parameters + (12 * min(BUCKET, parameters) if size > 1 else 0),
@@ -143,7 +149,9 @@ def measure(size: int, options: argparse.Namespace) -> dict[str, Any]:
     results = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         arguments = (size, f"file://{folder}/meeting", options, results)
-        ranks = [context.Process(target=rank, args=(number, *arguments)) for number in range(size)]
+        ranks = [
+            context.Process(target=rank, args=(number, *arguments), daemon=True) for number in range(size)
+        ]
         for process in ranks:
             process.start()
         for process in ranks:
@@ -179,7 +187,9 @@ def main() -> None:
     for f in found:
         ordinary, exact, ratio = f["seconds"]["world"] * 1e3, f["seconds"]["exact"] * 1e3, f["time_ratio"]
         head = f"world {f['world']}: ordinary {ordinary:.0f} ms a step"
-        print(f"{head}, exact {exact:.0f} ms, ratio {ratio:.2f}")
+        print(
+            f"{head}, exact {exact:.0f} ms, ratio {ratio:.2f}; of processor time {f['processor_ratio']:.2f}"
+        )
         if f["bytes"]:
             ordinary, exact = f["bytes"]["world"] / 1e6, f["bytes"]["exact"] / 1e6
             ratio = f["bytes_ratio"]

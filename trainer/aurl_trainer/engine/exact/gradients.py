@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from aurl_trainer.contract import Phase
 from aurl_trainer.data.batches import MicroBatch
-from aurl_trainer.engine.exact.fixed_point import NOT_FINITE, Grid, add, magnitudes, nothing, value
+from aurl_trainer.engine.exact.fixed_point import NOT_FINITE, Grid, add, magnitudes, nothing, values
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.errors import ConfigError, DivergedError
 
@@ -139,15 +139,15 @@ class ExactGradients:
                 bucket = received.view(size, share).sum(0)
             mine = torch.zeros(share, dtype=torch.float32, device=bucket.device)
             for tensor, a, b, _ in self._pieces(start + rank * share, share):
-                mine[a:b] = value(bucket[a:b], grid, tensor)
-            values = mine
+                values(bucket[a:b], grid, tensor, mine[a:b])
+            whole = mine
             if size > 1:
-                values = torch.empty(share * size, dtype=torch.float32, device=bucket.device)
-                dist.all_gather_single(values, mine)
-            for tensor, a, b, at in self._pieces(start, len(values)):
+                whole = torch.empty(share * size, dtype=torch.float32, device=bucket.device)
+                dist.all_gather_single(whole, mine)
+            for tensor, a, b, at in self._pieces(start, len(whole)):
                 gradient = self._parameters[tensor].grad
                 assert gradient is not None
-                gradient.view(-1)[at : at + b - a] = values[a:b]
+                gradient.view(-1)[at : at + b - a] = whole[a:b]
 
     def _pieces(self, start: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         """Which tensors lie in elements start .. start + length - 1 of all: (tensor, from, to, its element).

@@ -19,7 +19,7 @@ from aurl_trainer.engine.exact.fixed_point import (
     add,
     magnitudes,
     nothing,
-    value,
+    values,
 )
 
 SIZES = (3, 1, 5)
@@ -37,6 +37,12 @@ def around(shards: list[list[float]]) -> Grid:
     for numbers in shards:
         seen = torch.maximum(seen, magnitudes(tensors(numbers)))
     return Grid.around(seen, len(shards), margin=0)
+
+
+def floats(total: Tensor, grid: Grid, tensor: int) -> Tensor:
+    found = torch.empty(len(total))
+    values(total, grid, tensor, found)
+    return found
 
 
 def integers(shards: list[list[float]], grid: Grid) -> Tensor:
@@ -70,7 +76,7 @@ def test_the_error_is_half_a_quantum_a_shard_and_one_rounding(shards: list[list[
     grid, start = around(shards), 0
     total = integers(shards, grid)
     for t, size in enumerate(SIZES):
-        found = value(total[start : start + size], grid, t)
+        found = floats(total[start : start + size], grid, t)
         quantum = Fraction(2) ** int(grid.quantum[t])
         for i in range(size):
             column = [float(tensors(numbers)[t][i]) for numbers in shards]
@@ -118,4 +124,14 @@ def test_the_margin_leaves_more_bits_than_a_float_has() -> None:
     total = torch.zeros(2, dtype=torch.int64)
     for _ in range(4):
         add(total, [numbers], grid)
-    assert torch.equal(value(total, grid, 0), numbers * 4)
+    assert torch.equal(floats(total, grid, 0), numbers * 4)
+
+
+def test_a_tensor_of_many_blocks_is_added_and_given_back_whole() -> None:
+    numbers = torch.linspace(-1, 1, 100_001)
+    grid = Grid.around(magnitudes([numbers, numbers[:3]]), 2)
+    total = torch.zeros(len(numbers) + 3, dtype=torch.int64)
+    for _ in range(2):
+        add(total, [numbers, numbers[:3]], grid)
+    assert torch.equal(floats(total[:-3], grid, 0), numbers * 2)
+    assert torch.equal(floats(total[-3:], grid, 1), numbers[:3] * 2)
