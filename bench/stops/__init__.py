@@ -4,5 +4,5 @@
 
 In one process, over a store in memory, so that ten thousand ends take minutes. history.py makes a run's past,
 works.py has what is interrupted, trial.py interrupts and judges, __main__.py counts and tells.
-Not here: ends of real processes (bench/chaos), flipped bits (bench/rot).
+Not here: ends of real processes (bench/chaos), flipped bits (tests/unit/trainer/checkpoint/test_damage.py).
 """
