@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from aurl_trainer.checkpoint.saving.saver import Saved
+from aurl_trainer.checkpoint.saving.outcomes import Saved
 from bench.checkpoint.state import LAYERS, model_of, optimizer_of, tensors_of, touch
 from bench.checkpoint.subjects import Aurl, Took, dcp_async, lightning, torch_save
 

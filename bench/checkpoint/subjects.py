@@ -22,7 +22,7 @@ from torch import nn
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
-from aurl_trainer.checkpoint.saving.saver import Saved
+from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from bench.checkpoint.state import touch
 

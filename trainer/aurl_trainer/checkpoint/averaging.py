@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
-from aurl_trainer.checkpoint.saving.saver import Saved
+from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.weights import MODEL, tokenizer_of
 from aurl_trainer.config.checkpoint import CheckpointConfig
 from aurl_trainer.errors import CheckpointError, RefusedError

@@ -20,7 +20,8 @@ from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.peers.nearby import Nearby, Sources
 from aurl_trainer.checkpoint.peers.neighbours import Neighbours
 from aurl_trainer.checkpoint.reading.memory import Loaded
-from aurl_trainer.checkpoint.saving.saver import Owner, Saved, Saver
+from aurl_trainer.checkpoint.saving.outcomes import Saved
+from aurl_trainer.checkpoint.saving.saver import Owner, Saver
 from aurl_trainer.checkpoint.saving.upload import Uploader
 from aurl_trainer.checkpoint.transfer import State, read
 from aurl_trainer.config.checkpoint import CheckpointConfig

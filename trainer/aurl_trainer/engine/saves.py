@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-from aurl_trainer.checkpoint.saving.saver import Saved, Saver
+from aurl_trainer.checkpoint.saving.outcomes import Saved
+from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.contract import Cause, Phase
 from aurl_trainer.engine.runtime import Records, Runtime
 from aurl_trainer.engine.saving import Position, RunState

@@ -36,6 +36,7 @@ from aurl_trainer.engine.resume.witness import Resume, Witness
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.saves import SIGNALS, Saves
 from aurl_trainer.engine.saving import Position, RunState
+from aurl_trainer.engine.speed import Speed
 from aurl_trainer.engine.step import StepResult, TrainingStep
 from aurl_trainer.engine.survival.preemption import Decision, decide
 from aurl_trainer.errors import LeaveError
@@ -142,7 +143,7 @@ class AdvancedTrainer:
         self._step = replace(self._step, model=runtime.world.wrap(self._model, average=not exact))
         self._model.train()
         position = self._make_up(position)
-        speed = _Speed()
+        speed = Speed()
         while position.step < steps:
             began = time.perf_counter()
             runtime.beats.phase(Phase.STEP, position.step)
@@ -245,7 +246,7 @@ class AdvancedTrainer:
         return Witness(resume, self._runtime.past, self._records, self._incidents, self._runtime.say)
 
     def _record_step(
-        self, at: Position, result: StepResult, loss: float, used: str, seconds: float, speed: _Speed
+        self, at: Position, result: StepResult, loss: float, used: str, seconds: float, speed: Speed
     ) -> None:
         runtime, experiment = self._runtime, self._state.experiment
         steps = experiment.engine.steps
@@ -402,20 +403,6 @@ class AdvancedTrainer:
     def _say(self, text: str) -> None:
         if self._runtime.world.rank == 0:
             self._runtime.say(text)
-
-
-class _Speed:
-    """Smoothed seconds a step and tokens a second over about the last 20 steps."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.tokens = 0.0
-
-    def add(self, tokens: int, seconds: float) -> None:
-        """Take one step in."""
-        weight = 0.05 if self.seconds else 1.0
-        self.seconds += weight * (seconds - self.seconds)
-        self.tokens += weight * (tokens / max(seconds, 1e-9) - self.tokens)
 
 
 def _due(every: int, step: int) -> bool:

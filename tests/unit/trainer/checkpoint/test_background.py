@@ -12,8 +12,9 @@ import torch
 
 from aurl_trainer.checkpoint.saving import saver as saver_module
 from aurl_trainer.checkpoint.saving import upload
+from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.saving.planning import Plans
-from aurl_trainer.checkpoint.saving.saver import Saved, Saver
+from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, FencedError
 from aurl_trainer.store.location.place import Location

@@ -20,6 +20,7 @@ from typing import Any
 from aurl_trainer.checkpoint.agreement import Ranks, caught, gravest
 from aurl_trainer.checkpoint.parts import Part
 from aurl_trainer.checkpoint.saving.flight import Errand, Flight, Landing
+from aurl_trainer.checkpoint.saving.outcomes import Saved, SaveTimes
 from aurl_trainer.checkpoint.saving.planning import Plans
 from aurl_trainer.checkpoint.saving.staging import Box, Staging
 from aurl_trainer.checkpoint.saving.upload import Uploader
@@ -43,38 +44,6 @@ ELSEWHERE = "it has failed on another rank"
 """Why a rank gives up that has not failed itself."""
 REMEMBERED_TIMES = 4
 """Of so many saves the slowest counts for what the next may take."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A committed checkpoint. Seconds from the beginning to its commit, and bytes written by all ranks.
-
-    `reused` bytes lie in packs of earlier checkpoints. `staging` is the host memory of this rank's copy.
-    """
-
-    step: int
-    seconds: float
-    bytes: int
-    name: str
-    reused: int = 0
-    staging: int = 0
-    stage_seconds: float = 0.0
-    upload_seconds: float = 0.0
-    commit_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class SaveTimes:
-    """Seconds that saves have taken of late, each of the slowest rank and save."""
-
-    stage: float = 0.0
-    upload: float = 0.0
-    commit: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """From beginning to end."""
-        return self.stage + self.upload + self.commit
 
 
 @dataclass(frozen=True)
