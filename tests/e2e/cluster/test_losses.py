@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from kubernetes import client
 
 from tests.e2e.cluster.job import Job, figure
 from tests.e2e.cluster.kube import evict, faults, kubectl, wait_for
 from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_once
+from tests.integration.apiserver.client import api_client
 
 MIDDLE = 60
 
@@ -69,13 +71,14 @@ def test_a_machine_is_drained(job: Job, undisturbed: Steps, tmp_path: Path) -> N
 def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path, store: str) -> None:
     """Once it holds a node only, once the rendezvous store, too."""
     other = "node-2" if store == "node-1" else "node-1"
-    kubectl("cordon", other)
+    machines = client.CoreV1Api(api_client())
+    machines.patch_node(other, {"spec": {"unschedulable": True}})
     try:
         job.apply()
-        # The nodes come when the store is ready: a moment later.
-        wait_for("the store has a machine", lambda: _placed(job), 60, 0.05)
+        # The nodes come when the store is ready, a moment later: a kubectl for each look would be too slow.
+        wait_for("the store has a machine", lambda: _placed(machines, job), 60, 0.05)
     finally:
-        kubectl("uncordon", other)
+        machines.patch_node(other, {"spec": {"unschedulable": None}})
     job.wait_durable(MIDDLE)
     job.on("node-2")
     cause = "node-lost" if job.running("store")[0]["spec"]["nodeName"] == "node-1" else "store-lost"
@@ -96,8 +99,11 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path,
         wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
 
 
-def _placed(job: Job) -> bool:
-    return any(pod["spec"].get("nodeName") for pod in job.pods("store"))
+def _placed(machines: client.CoreV1Api, job: Job) -> bool:
+    found = machines.list_namespaced_pod(
+        job.namespace, label_selector=f"aurl.dev/job={job.name},aurl.dev/role=store"
+    )
+    return any(pod.spec.node_name for pod in found.items)
 
 
 READY = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
