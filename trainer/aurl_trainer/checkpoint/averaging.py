@@ -2,7 +2,7 @@
 
 Summed in float64, from the oldest parent to the newest, a bunch of tensors at a time: beside the result only
 that bunch and a read-ahead are held. Not here: averages that training itself keeps (engine/averages.py),
-which checkpoints are meant, and what the mean is worth (commands/checkpoints/averaging.py).
+which checkpoints are meant, and what the mean is worth (commands/checkpoints/derived/averaging.py).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from aurl_trainer.checkpoint import averaging
 from aurl_trainer.checkpoint.transfer import read
 from aurl_trainer.commands.checkpoints.app import app
-from aurl_trainer.commands.checkpoints.averaging import beside
+from aurl_trainer.commands.checkpoints.derived.averaging import beside
 from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.location.place import Location

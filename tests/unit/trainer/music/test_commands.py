@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.initial import load_initial
 from aurl_trainer.checkpoint.parts import ModelPart
-from aurl_trainer.commands.checkpoints.averaging import average
-from aurl_trainer.commands.checkpoints.exporting import export
+from aurl_trainer.commands.checkpoints.derived.averaging import average
+from aurl_trainer.commands.checkpoints.derived.exporting import export
 from aurl_trainer.commands.evaluate import evaluate
 from aurl_trainer.commands.sample import sample
 from aurl_trainer.config.experiment import Experiment

@@ -1,4 +1,4 @@
-"""The table of `aurl checkpoints`: one line a command, each in a file of its own beside this one.
+"""The table of `aurl checkpoints`: one line a command, each in a file of its own below: catalog/ looks, upkeep/ keeps, derived/ makes.
 
 Importing this loads neither torch nor a store.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import typer
 
-from aurl_trainer.commands.checkpoints.averaging import average
-from aurl_trainer.commands.checkpoints.collecting import gc
-from aurl_trainer.commands.checkpoints.copying import copy, promote
-from aurl_trainer.commands.checkpoints.exporting import export
-from aurl_trainer.commands.checkpoints.finding import find, index
-from aurl_trainer.commands.checkpoints.listing import list_
-from aurl_trainer.commands.checkpoints.showing import diff, show
-from aurl_trainer.commands.checkpoints.tagging import tag
-from aurl_trainer.commands.checkpoints.verifying import verify
+from aurl_trainer.commands.checkpoints.catalog.finding import find, index
+from aurl_trainer.commands.checkpoints.catalog.listing import list_
+from aurl_trainer.commands.checkpoints.catalog.showing import diff, show
+from aurl_trainer.commands.checkpoints.derived.averaging import average
+from aurl_trainer.commands.checkpoints.derived.copying import copy, promote
+from aurl_trainer.commands.checkpoints.derived.exporting import export
+from aurl_trainer.commands.checkpoints.upkeep.collecting import gc
+from aurl_trainer.commands.checkpoints.upkeep.tagging import tag
+from aurl_trainer.commands.checkpoints.upkeep.verifying import verify
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
