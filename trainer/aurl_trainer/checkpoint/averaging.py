@@ -1,8 +1,8 @@
 """The mean of the weights of several checkpoints, and that mean as a checkpoint of its own.
 
 Summed in float64, from the oldest parent to the newest, a bunch of tensors at a time: beside the result only
-that bunch and a read-ahead are held. Not here: averages that training itself keeps (engine/averages.py),
-which checkpoints are meant, and what the mean is worth (commands/checkpoints/derived/averaging.py).
+that bunch and a read-ahead are held. Not here: averages that training itself keeps (engine/state/), which
+checkpoints are meant, and what the mean is worth (commands/checkpoints/derived/averaging.py).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
 What fits by name, shape and type is loaded in place, streamed and verified; the rest stays as it is in
 `model`, and the result names it. Every rank calls it, on an unwrapped or a sharded model, before the averaged
-weights begin; it does no collectives. Not here: what a run writes down of it (engine/saving.py), how names
-such as `run@best` become a place and a choice (store/choose.py).
+weights begin; it does no collectives. Not here: what a run writes down of it (engine/state/run_state.py), how
+names such as `run@best` become a place and a choice (store/choose.py).
 """
 
 from __future__ import annotations

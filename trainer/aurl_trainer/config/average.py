@@ -1,6 +1,6 @@
 """Averaged weights, kept beside the model's own.
 
-Not here: the averaging (engine/averages.py), and averages of whole checkpoints (`aurl checkpoints average`).
+Not here: the averaging (engine/state/), averages of whole checkpoints (`aurl checkpoints average`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A failed save is an incident; training goes on with the older checkpoint. One that is left out by rule, or
 given up for a later one, is none. Every method is called by all ranks at the same point. Not here: what a
-checkpoint holds (saving.py), how it is saved (checkpoint/saving/), what is decided at a notice
+checkpoint holds (state/), how it is saved (checkpoint/saving/), what is decided at a notice
 (survival/last_save.py).
 """
 
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.contract import Cause, Phase
+from aurl_trainer.engine.reporting.incidents import Note
 from aurl_trainer.engine.runtime import Records, Runtime
-from aurl_trainer.engine.saving import Position, RunState
+from aurl_trainer.engine.state.position import Position
+from aurl_trainer.engine.state.run_state import RunState
 from aurl_trainer.engine.survival.last_save import LastSave, lacks, last_save
 from aurl_trainer.errors import CheckpointError, FencedError
 
@@ -24,13 +26,6 @@ SIGNALS = 5
 """How many numbers `signals` are."""
 TIDY_SECONDS = 10.0
 """How long retention may hold up ranks that leave."""
-
-
-class Note(Protocol):
-    """Tells of an incident that ends no node."""
-
-    def __call__(self, id: str, cause: Cause, message: str, *, step: int) -> None:
-        """`id` names it for ever: it is booked once."""
 
 
 class Saves:

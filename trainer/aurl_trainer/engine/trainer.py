@@ -1,43 +1,41 @@
 """The training loop: AdvancedTrainer.
 
 Here: the order of things (restore, step, agree, evaluate, save, sample, leave). Not here: one step's
-arithmetic (step.py), what a checkpoint holds (saving.py), who listens (runtime.py).
+arithmetic (step.py), what a checkpoint holds (state/), what is told (reporting/), who listens (runtime.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from aurl_trainer.checkpoint.checkpointer import Checkpointer, Restored
+from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.initial import Initialised
 from aurl_trainer.config.experiment import Experiment
-from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
+from aurl_trainer.contract import ExitCode, Phase
 from aurl_trainer.data.batches import BatchPlan, Samples
-from aurl_trainer.engine.averages import AveragedWeights
 from aurl_trainer.engine.evaluation import Evaluation, evaluate
 from aurl_trainer.engine.exact.gradients import ExactGradients
 from aurl_trainer.engine.exact.platform import agreed
 from aurl_trainer.engine.exact.refusals import refuse_inexact
-from aurl_trainer.engine.incidents import Incidents
 from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import bare
-from aurl_trainer.engine.plain import PlainState
 from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.randomness import make_deterministic
+from aurl_trainer.engine.reporting.reporter import Reporter
 from aurl_trainer.engine.resume import samples
-from aurl_trainer.engine.resume.weights import Weights
-from aurl_trainer.engine.resume.witness import Resume, Witness
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.saves import SIGNALS, Saves
-from aurl_trainer.engine.saving import Position, RunState
-from aurl_trainer.engine.speed import Speed
-from aurl_trainer.engine.step import StepResult, TrainingStep
+from aurl_trainer.engine.state.averages import AveragedWeights
+from aurl_trainer.engine.state.plain import PlainState
+from aurl_trainer.engine.state.position import Position
+from aurl_trainer.engine.state.run_state import RunState
+from aurl_trainer.engine.step import TrainingStep
 from aurl_trainer.engine.survival.preemption import Decision, decide
 from aurl_trainer.errors import LeaveError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
@@ -56,7 +54,7 @@ class AdvancedTrainer:
 
     With a `checkpointer` it goes on from the newest checkpoint that verifies; without, it starts at step 0.
     A run without a checkpoint of its own begins with what `initial` loads into the model, if it is given.
-    `states` survive a loss with it, by name; `about` is what its checkpoints say of the model (saving.py).
+    `states` survive a loss with it, by name; `about` is what its checkpoints say of the model (state/).
     `fit` raises LeaveError when this rank has to leave before the last step (a notice, a changed world).
     """
 
@@ -80,11 +78,7 @@ class AdvancedTrainer:
         self._runtime = runtime or Runtime()
         self._checkpointer = checkpointer
         self._initial, self._states, self._about = initial, states, about
-        self._warnings: list[str] = []
-        self._incidents = Incidents()
-        self._witness: Witness | None = None
         self._experiment: Experiment | None = None
-        self._progress: Progress | None = None
 
     def configure(self, experiment: Experiment) -> Self:
         """Take batches, optimizer, precision and intervals from `experiment`. Raises ConfigError."""
@@ -135,15 +129,17 @@ class AdvancedTrainer:
         runtime.beats.phase(Phase.LOAD, 0)
         exact = self._step.exact is not None
         position = self._state.open(agreed(runtime.world) if exact else None)
-        self._records = runtime.open_records(self._state.generation)
+        records = runtime.open_records(self._state.generation)
+        self._tell = Reporter(
+            runtime, self._state, records, lambda: (self._saves.durable, self._saves.durable_name)
+        )
         busy = experiment.checkpoint.busy
-        self._saves = Saves(self._state, runtime, self._records, busy, self._enter, self._note)
-        self._started(position)
+        self._saves = Saves(self._state, runtime, records, busy, self._tell.enter, self._tell.note)
+        self._tell.began(position, exact=exact)
         # DDP copies rank 0's weights to all ranks, so it wraps what was restored.
         self._step = replace(self._step, model=runtime.world.wrap(self._model, average=not exact))
         self._model.train()
         position = self._make_up(position)
-        speed = Speed()
         while position.step < steps:
             began = time.perf_counter()
             runtime.beats.phase(Phase.STEP, position.step)
@@ -161,10 +157,10 @@ class AdvancedTrainer:
             )
             seconds = time.perf_counter() - began
             position = position.stepped(seconds, result.tokens)
-            speed.add(result.tokens, seconds)
             signals, used = rest[:SIGNALS], rest[SIGNALS:]
             self._saves.heard(signals)
-            self._record_step(position, result, loss, samples.shown(used), seconds, speed)
+            epoch = self._step.plan.epoch(position.step - 1)
+            self._tell.step(position, result, loss, samples.shown(used), seconds, epoch)
             decision = decide(notice.given, notices, regroups)
             last, best = position.step == steps, False
             if decision is not Decision.GO_ON and not last:
@@ -172,151 +168,13 @@ class AdvancedTrainer:
                 self._leave(decision, position.step)
             if last or _due(experiment.monitor.evaluate_every, position.step):
                 position, best = self._evaluate(position, experiment.monitor.evaluate_samples)
-                self._update(position, Phase.EVALUATE)
+                self._tell.update(position, Phase.EVALUATE)
             if last or best or _due(experiment.checkpoint.every, position.step):
                 self._saves.save(position, must=last or best)
-                self._update(position, Phase.SAVE)
+                self._tell.update(position, Phase.SAVE)
             if not last and _due(experiment.samples.every, position.step):
                 self._sample(position)
         return self._finish(position)
-
-    def _started(self, position: Position) -> None:
-        world, opened = self._runtime.world, self._state
-        if self._experiment is None:
-            raise RuntimeError("not configured")
-        self._records.write(
-            "start",
-            generation=opened.generation,
-            rank=world.rank,
-            world=world.size,
-            resumed_from=opened.resumed_from,
-            checkpoint=opened.name,
-            total_steps=self._experiment.engine.steps,
-            loaded=None if opened.restored is None else asdict(opened.restored.loaded),
-            initial=None if opened.begun is None else opened.begun.record(),
-        )
-        where = f"from step {position.step} ({opened.name})" if opened.name else "from the start"
-        self._say(f"generation {opened.generation}: {world.size} rank(s), {where}")
-        for note in opened.notes:
-            self._say(note)
-        for damage in opened.restored.damaged if opened.restored is not None else ():
-            self._say(f"warning: {damage.message}")
-            self._note(
-                f"damaged/{damage.name}",
-                Cause.CHECKPOINT_DAMAGED,
-                damage.message,
-                step=damage.step,
-                checkpoint=damage.name,
-            )
-        if world.rank == 0 and opened.restored is not None:
-            self._witness = self._resume(opened.restored)
-
-    def _resume(self, restored: Restored) -> Witness:
-        """Writes down what this generation goes on from, and has the first steps compared with the past."""
-        world, state, engine = self._runtime.world, self._state, self._state.experiment.engine
-        weights, near = state.weights() or Weights(None), restored.sources
-        self._records.write(
-            "resume",
-            step=restored.step,
-            checkpoint=restored.name,
-            manifest=restored.digest,
-            weights=weights.digest,
-            weights_match=None if weights.digest is None else weights.problem is None,
-            seconds=restored.seconds,
-            disk_bytes=near.disk,
-            peer_bytes=near.peers,
-            store_bytes=near.store or None,
-            saved_seconds=near.saved,
-        )
-        if near.disk or near.peers:
-            self._say(
-                f"checkpoint: {near.peers / 1e6:,.1f} MB came from peers, {near.disk / 1e6:,.1f} MB from own "
-                f"disks, {near.store / 1e6:,.1f} MB from the store; saved about {near.saved:.1f} s"
-            )
-        resume = Resume(
-            generation=state.generation,
-            step=restored.step,
-            checkpoint=restored.name,
-            weights=weights,
-            world=world.size,
-            surroundings=self._runtime.surroundings,
-            exact=self._step.exact is not None,
-            deterministic=engine.deterministic,
-        )
-        return Witness(resume, self._runtime.past, self._records, self._incidents, self._runtime.say)
-
-    def _record_step(
-        self, at: Position, result: StepResult, loss: float, used: str, seconds: float, speed: Speed
-    ) -> None:
-        runtime, experiment = self._runtime, self._state.experiment
-        steps = experiment.engine.steps
-        if experiment.monitor.audit:
-            self._records.write("audit", step=at.step, ids=result.ids, loss=loss)
-        if runtime.world.rank == 0:
-            self._records.write(
-                "step",
-                step=at.step,
-                loss=loss,
-                lr=result.learning_rate,
-                grad_norm=result.gradient_norm,
-                tokens=result.tokens,
-                seconds=seconds,
-                epoch=self._step.plan.epoch(at.step - 1),
-                samples=used,
-            )
-            if self._witness is not None:
-                self._witness.step(at.step, loss, used)
-            if at.step % experiment.monitor.log_every == 0 or at.step == steps:
-                self._say(
-                    f"step {at.step}/{steps}  loss {loss:.4f}  lr {result.learning_rate:.2e}  "
-                    f"{speed.tokens:,.0f} tokens/s  {speed.seconds * (steps - at.step):,.0f} s to go"
-                )
-        self._progress = replace(
-            self._standing(at, Phase.STEP),
-            loss=loss,
-            learning_rate=result.learning_rate,
-            tokens_per_second=speed.tokens,
-            eta_seconds=speed.seconds * (steps - at.step),
-        )
-        runtime.progress.update(self._progress)
-
-    def _standing(self, at: Position, phase: Phase) -> Progress:
-        return Progress(
-            rank=self._runtime.world.rank,
-            world=self._runtime.world.size,
-            generation=self._state.generation,
-            phase=phase,
-            step=at.step,
-            total_steps=self._state.experiment.engine.steps,
-            at=time.time(),
-            val_loss=at.val_nll,
-            productive_seconds=at.productive_seconds,
-            resumed_from=self._state.resumed_from,
-            last_durable_step=self._saves.durable,
-            last_durable_name=self._saves.durable_name,
-            warnings=self._warnings[-5:],
-            noted=self._incidents.newest,
-        )
-
-    def _enter(self, at: Position, phase: Phase) -> None:
-        """Tell peers and whoever asks for progress, before it begins: each phase has a limit of its own."""
-        self._runtime.beats.phase(phase, at.step)
-        self._update(at, phase)
-
-    def _update(self, at: Position, phase: Phase) -> None:
-        """Tell what has changed since the step."""
-        if self._progress is not None:
-            self._progress = replace(
-                self._progress,
-                phase=phase,
-                at=time.time(),
-                val_loss=at.val_nll,
-                last_durable_step=self._saves.durable,
-                last_durable_name=self._saves.durable_name,
-                warnings=self._warnings[-5:],
-                noted=self._incidents.newest,
-            )
-            self._runtime.progress.update(self._progress)
 
     def _evaluate(self, position: Position, count: int | None) -> tuple[Position, bool]:
         """The position with its validation NLL, and whether that is the best so far."""
@@ -340,7 +198,7 @@ class AdvancedTrainer:
         if self._validation is None:
             raise RuntimeError("no validation data was given")
         began, step = time.perf_counter(), position.step
-        self._enter(position, Phase.EVALUATE)
+        self._tell.enter(position, Phase.EVALUATE)
         batch = self._state.experiment.engine.batch
         result = evaluate(
             self._state.judged(bare(self._model)),
@@ -351,58 +209,35 @@ class AdvancedTrainer:
             precision=self._precision,
             alive=lambda: self._runtime.beats.phase(Phase.EVALUATE, step),
         )
-        if self._runtime.world.rank == 0:
-            seconds = time.perf_counter() - began
-            self._records.write(
-                "evaluation", step=step, val_loss=result.nll, tokens=result.tokens, seconds=seconds
-            )
-            self._say(f"step {step}: validation {result.nll:.4f} nats a token over {result.tokens:,} tokens")
+        self._tell.evaluated(step, result, time.perf_counter() - began)
         return result
 
-    def _note(self, id: str, cause: Cause, message: str, **about: Any) -> None:
-        """An incident that ends no node: written down, and told to whoever asks for progress."""
-        self._warnings.append(message)
-        if self._runtime.world.rank == 0:
-            self._incidents.note(self._records, id, cause, message, **about)
-
     def _leave(self, decision: Decision, step: int) -> None:
-        if self._witness is not None:
-            self._witness.close()
         leaving = decision is Decision.SAVE_AND_LEAVE
         reason = "preemption notice" if leaving else "the world changes"
-        self._records.write("end", step=step, reason=reason)
-        self._say(f"step {step}: {reason}, last saved step {self._saves.durable}")
+        self._tell.left(step, reason)
         raise LeaveError(ExitCode.PREEMPTED if leaving else ExitCode.REJOIN, reason)
 
     def _sample(self, position: Position) -> None:
         if self._runtime.sample is None or self._runtime.world.rank != 0:
             return
-        self._enter(position, Phase.EVALUATE)
-        step = position.step
-        files = self._runtime.sample(self._state.judged(bare(self._model)), step)
+        self._tell.enter(position, Phase.EVALUATE)
+        files = self._runtime.sample(self._state.judged(bare(self._model)), position.step)
         if files:
-            self._records.write("samples", step=step, files=files)
-            self._say(f"step {step}: wrote {len(files)} files of music")
+            self._tell.sampled(position.step, files)
 
     def _finish(self, position: Position) -> Outcome:
         """Validate on everything that is held out, and sample; also after a resume at the last step."""
         evaluation = None
-        if self._witness is not None:
-            self._witness.close()
-        # A run that was resumed at its last step has told nothing yet.
-        self._progress = self._progress or self._standing(position, Phase.LOAD)
+        self._tell.finishing(position)
         if self._validation is not None and len(self._validation):
             evaluation = self._validate(position, None)
         self._sample(position)
         # The last save has gone on beside all that; without it the run is not over.
         self._saves.finish(position)
-        self._enter(position, Phase.END)
+        self._tell.enter(position, Phase.END)
         self._runtime.world.barrier()
         return Outcome(position.step, evaluation)
-
-    def _say(self, text: str) -> None:
-        if self._runtime.world.rank == 0:
-            self._runtime.say(text)
 
 
 def _due(every: int, step: int) -> bool:

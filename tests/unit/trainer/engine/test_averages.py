@@ -15,11 +15,11 @@ from aurl_trainer.checkpoint.weights import part_of
 from aurl_trainer.config.average import AverageConfig
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.config.losses import LossConfig
-from aurl_trainer.engine.averages import AveragedWeights
 from aurl_trainer.engine.evaluation import evaluate
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.randomness import seed_all
+from aurl_trainer.engine.state.averages import AveragedWeights
 from aurl_trainer.engine.trainer import AdvancedTrainer
 from aurl_trainer.errors import LeaveError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework

@@ -24,7 +24,7 @@ from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.engine.randomness import seed_all
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.saves import Saves
-from aurl_trainer.engine.saving import Position
+from aurl_trainer.engine.state.position import Position
 from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
 from aurl_trainer.errors import FencedError, LeaveError, RefusedError

@@ -1,4 +1,4 @@
-"""The table of `aurl checkpoints`: one line a command, each in a file of its own below: catalog/ looks, upkeep/ keeps, derived/ makes.
+"""The table of `aurl checkpoints`: catalog/ looks at checkpoints, upkeep/ keeps them, derived/ makes of them.
 
 Importing this loads neither torch nor a store.
 """

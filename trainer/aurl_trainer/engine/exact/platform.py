@@ -2,7 +2,7 @@
 
 Kernels choose their order of additions by instruction set, threads and caches; another library or device is
 another order. So all ranks must be alike, and a run must go on where it began. Not here: what a checkpoint
-holds (engine/saving.py), which keeps this record.
+holds (engine/state/run_state.py), which keeps this record.
 """
 
 from __future__ import annotations

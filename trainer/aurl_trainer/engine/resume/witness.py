@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aurl_trainer.contract import Cause
-from aurl_trainer.engine.incidents import Incidents
+from aurl_trainer.engine.reporting.incidents import Incidents
 from aurl_trainer.engine.resume.certificate import COMPARED, Certificate, Done, Verdict, judge
 from aurl_trainer.engine.resume.past import Past
 from aurl_trainer.engine.resume.weights import Weights

@@ -1,15 +1,15 @@
 """What a checkpoint of training holds, and how it gets in and out of all that has a state.
 
-Tensors: the model, its averaged weights, the optimizer. Plain: the position (the data's follows from it), the
-scaler and every other named state, the experiment, and what the model must be rebuilt like. The learning rate
-is a function of the step, so there is no scheduler. Not here: the format (the rooms `checkpoint/` and
-`store/`) and when it is saved (saves.py).
+Tensors: the model, its averaged weights, the optimizer. Plain: the position (position.py; the data's follows
+from it), the scaler and every other named state, the experiment, and what the model must be rebuilt like. The
+learning rate is a function of the step, so there is no scheduler. Not here: the format (the rooms
+`checkpoint/` and `store/`) and when it is saved (engine/saves.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -22,60 +22,13 @@ from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart, Part
 from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.checkpoint.weights import AVERAGE, MODEL
 from aurl_trainer.config.experiment import Experiment
-from aurl_trainer.engine.averages import AveragedWeights
 from aurl_trainer.engine.exact.platform import Platform, compare
 from aurl_trainer.engine.parallel import World
-from aurl_trainer.engine.plain import PlainState, gather, scatter
 from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.resume.weights import Weights, examine
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a run is. `step` counts finished steps; the data's position follows from it.
-
-    `productive_seconds` is the time of the steps that are in the result: steps done again after a loss count
-    once.
-    """
-
-    step: int = 0
-    productive_seconds: float = 0.0
-    tokens: int = 0
-    val_nll: float | None = None
-    val_step: int | None = None
-    best_nll: float | None = None
-    measured: Mapping[str, float] = field(default_factory=dict)
-    """What else was measured at `val_step`, by name: music metrics and the like."""
-
-    def stepped(self, seconds: float, tokens: int) -> Position:
-        """One step further."""
-        return replace(
-            self,
-            step=self.step + 1,
-            productive_seconds=self.productive_seconds + seconds,
-            tokens=self.tokens + tokens,
-        )
-
-    def evaluated(self, nll: float, others: Mapping[str, float] | None = None) -> tuple[Position, bool]:
-        """With a validation NLL at this step and other measures, and whether the NLL is the best so far."""
-        best = self.best_nll is None or nll < self.best_nll
-        return (
-            replace(
-                self,
-                val_nll=nll,
-                val_step=self.step,
-                best_nll=nll if best else self.best_nll,
-                measured=dict(others or {}),
-            ),
-            best,
-        )
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """What checkpoints may be chosen by: the NLL and all else that was measured at this very step."""
-        if self.val_nll is None or self.val_step != self.step:
-            return {}
-        return {**self.measured, "val_nll": self.val_nll}
+from aurl_trainer.engine.state.averages import AveragedWeights
+from aurl_trainer.engine.state.plain import PlainState, gather, scatter
+from aurl_trainer.engine.state.position import Position
 
 
 class RunState:

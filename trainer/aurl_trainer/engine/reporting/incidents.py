@@ -2,16 +2,32 @@
 
 Each has an id that is the same whenever the same thing is told again, so that the operator books it once; a
 generation tells again what the one before it may not have had the time to tell. Not here: what is noticed
-(trainer.py, resume/), what becomes of it (the operator's core).
+(engine/trainer.py, resume/), what becomes of it (the operator's core).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Protocol
 
 from aurl_trainer.contract import NOTICES, Cause, Noted
 from aurl_trainer.engine.runtime import Records
+
+
+class Note(Protocol):
+    """Tells of an incident that ends no node."""
+
+    def __call__(
+        self,
+        id: str,
+        cause: Cause,
+        message: str,
+        *,
+        step: int | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        """`id` names it for ever: it is booked once."""
 
 
 class Incidents:

@@ -1,4 +1,4 @@
-"""How fast a run is, for log lines and the time that is left. Not here: the clock (trainer.py)."""
+"""How fast a run is, for log lines and the time that is left. Not here: the clock (engine/trainer.py)."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class AveragedWeights:
         if tree:
             ModelPart(self.module).adopt(tree)
 
-    # -- as a plain state (engine/plain.py) ---------------------------------------------------------------
+    # -- as a plain state (plain.py) ----------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """See PlainState."""

@@ -1,0 +1,54 @@
+"""How far a run is, and what was measured there. Not here: what else a checkpoint holds (run_state.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is. `step` counts finished steps; the data's position follows from it.
+
+    `productive_seconds` is the time of the steps that are in the result: steps done again after a loss count
+    once.
+    """
+
+    step: int = 0
+    productive_seconds: float = 0.0
+    tokens: int = 0
+    val_nll: float | None = None
+    val_step: int | None = None
+    best_nll: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured at `val_step`, by name: music metrics and the like."""
+
+    def stepped(self, seconds: float, tokens: int) -> Position:
+        """One step further."""
+        return replace(
+            self,
+            step=self.step + 1,
+            productive_seconds=self.productive_seconds + seconds,
+            tokens=self.tokens + tokens,
+        )
+
+    def evaluated(self, nll: float, others: Mapping[str, float] | None = None) -> tuple[Position, bool]:
+        """With a validation NLL at this step and other measures, and whether the NLL is the best so far."""
+        best = self.best_nll is None or nll < self.best_nll
+        return (
+            replace(
+                self,
+                val_nll=nll,
+                val_step=self.step,
+                best_nll=nll if best else self.best_nll,
+                measured=dict(others or {}),
+            ),
+            best,
+        )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What checkpoints may be chosen by: the NLL and all else that was measured at this very step."""
+        if self.val_nll is None or self.val_step != self.step:
+            return {}
+        return {**self.measured, "val_nll": self.val_nll}
