@@ -2,7 +2,8 @@
 
     python -m bench.stops --stops 10000 --seed 1
 
-In one process, over a store in memory, so that ten thousand ends take minutes. history.py makes a run's past,
-works.py has what is interrupted, trial.py interrupts and judges, __main__.py counts and tells.
-Not here: ends of real processes (bench/chaos), flipped bits (tests/unit/trainer/checkpoint/test_damage.py).
+Over a store in memory, so that ten thousand ends take minutes. history.py makes a run's past, works.py has
+what is interrupted, trial.py interrupts, judge.py looks at what is left, workers.py does many pasts at once,
+__main__.py counts and tells.
+Not here: ends of real processes (bench/chaos), flipped bits (bench/bitrot).
 """

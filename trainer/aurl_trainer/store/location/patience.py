@@ -51,13 +51,27 @@ class Patience:
         Raises what it raised last, with a note `gave up after ...` if that was a passing error.
         """
         began = time.monotonic()
+        try:
+            return act(max(self.seconds, 0.001))
+        except Exception as error:
+            if not _passing(error):
+                raise
+            failed = [error]
+
+        # Only now: what counts tries costs more than most of what is tried.
+        def try_again() -> T:
+            if failed:
+                raise failed.pop()
+            return act(max(began + self.seconds - time.monotonic(), 0.001))
+
+        left = self.seconds - (time.monotonic() - began)
         retrying = Retrying(
-            stop=stop_any(stop_after_attempt(self.attempts), stop_before_delay(self.seconds)),
+            stop=stop_any(stop_after_attempt(self.attempts), stop_before_delay(left)),
             wait=wait_random_exponential(multiplier=self.first, max=self.longest),
             retry=retry_if_exception(_passing),
             retry_error_callback=lambda state: _give_up(state, began),
         )
-        return retrying(lambda: act(max(began + self.seconds - time.monotonic(), 0.001)))
+        return retrying(try_again)
 
 
 def _passing(error: BaseException) -> bool:
