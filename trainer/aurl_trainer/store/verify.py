@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.manifest import Manifest
-from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
+from aurl_trainer.store.format.names import GENERATIONS, CheckpointName
 from aurl_trainer.store.format.reading import Wanted, check_size, stream
 from aurl_trainer.store.format.sealed import unseal
+from aurl_trainer.store.presence import PRESENCE
 from aurl_trainer.store.run_store import RunStore
+
+RECORDS = (GENERATIONS, TAGS, ASIDE, REMOVALS, INDEX, PRESENCE)
+"""Folders of sealed records that hold no weights."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,17 @@ def verify(store: RunStore, name: CheckpointName, progress: Callable[[int], None
     return Verdict(name, tuple(problems), manifest)
 
 
-def verify_generations(store: RunStore) -> Iterator[str]:
-    """One line for each record of a generation that is not as written.
+def verify_records(store: RunStore) -> Iterator[str]:
+    """One line for each record that is not as written: of generations, tags, removals and the like.
 
-    These harm nothing: their names alone decide what counts.
+    These harm nothing: their names alone decide what counts, and what only their content says is written anew
+    or waited for (docs/checkpoint-format.md).
     """
-    for fence in store.fences():
-        try:
-            unseal(store.location.get(fence.object), fence.object)
-        except (CheckpointError, FileNotFoundError) as error:
-            yield str(error)
+    for folder in RECORDS:
+        for name in store.location.names(folder):
+            try:
+                unseal(store.location.get(f"{folder}/{name}"), f"{folder}/{name}")
+            except FileNotFoundError:
+                continue  # gone meanwhile
+            except DamagedError as error:
+                yield str(error)

@@ -19,7 +19,7 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
-from aurl_trainer.store.verify import verify, verify_generations
+from aurl_trainer.store.verify import verify, verify_records
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
 from tests.unit.trainer.store.made import IDENTITY, open_run, save
 
@@ -236,7 +236,7 @@ def test_verify_names_the_damaged_item(uri: str) -> None:
     assert f"{manifest.name}: b.noise in {path}: its hash does not match" == problem
     fence = store.fences()[0]
     store.location.put(fence.object, b"{}")
-    assert [str(fence.id) in line for line in verify_generations(store)] == [True]
+    assert [str(fence.id) in line for line in verify_records(store)] == [True]
 
 
 def test_damaged_generation_records_change_nothing(uri: str) -> None:

@@ -38,7 +38,7 @@ def verify(
       aurl checkpoints verify s3://bucket/bach --deep --repair
     """
     from aurl_trainer.store.choose import resolve
-    from aurl_trainer.store.verify import verify_generations
+    from aurl_trainer.store.verify import verify_records
 
     store = open_store(checkpoint.run)
     aside = store.aside()
@@ -48,7 +48,7 @@ def verify(
         verdicts.append(_check(store, name, deep=deep, quiet=as_json))
         if not as_json:
             _say(verdicts[-1], deep)
-    records = list(verify_generations(store))
+    records = list(verify_records(store))
     newest = _repair(store, verdicts, deep) if repair else None
     if as_json:
         found = [
@@ -58,11 +58,11 @@ def verify(
             }
             for v in verdicts
         ]  # fmt: skip
-        answer = {"uri": store.location.uri, "deep": deep, "checkpoints": found, "generations": records}
+        answer = {"uri": store.location.uri, "deep": deep, "checkpoints": found, "records": records}
         typer.echo(json.dumps(answer | ({"used": str(newest) if newest else None} if repair else {})))
     else:
         for line in records:
-            typer.echo(f"a generation's record is damaged, which does no harm: {line}")
+            typer.echo(f"a record is damaged, which does no harm: {line}")
         if repair:
             _say_repaired(store, verdicts, aside, newest)
     bad = not all(v.good for v in verdicts)
