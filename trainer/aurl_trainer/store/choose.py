@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import assert_never
-
-import yaml
+from typing import TYPE_CHECKING, assert_never
 
 from aurl_trainer.config.reference import Best, Exact, Latest, Number, Step, Tag, Which
 from aurl_trainer.contract import RunFile
 from aurl_trainer.errors import CheckpointError, DamagedError, MissingError
-from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import MANIFESTS, CheckpointName
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.rules import rating
 from aurl_trainer.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from aurl_trainer.store.format.manifest import Manifest
 
 RUNS = "AURL_RUNS"
 """Environment variable: the folder or URL below which runs lie that are called by name alone."""
@@ -162,6 +162,10 @@ def _at_url(url: str) -> str | None:
 
 def _uri_in_job(path: Path) -> str | None:
     """`spec.checkpoint.uri` of a run's resolved job."""
+    if not path.is_file():
+        return None
+    import yaml  # of no use to those who name the place itself
+
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
         uri = value["spec"]["checkpoint"]["uri"]

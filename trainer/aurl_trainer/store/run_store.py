@@ -12,11 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
 from aurl_trainer.store.format.identity import differences
-from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.marks import ASIDE, TAGS, TagMark, tags_in
 from aurl_trainer.store.format.names import (
     GENERATIONS,
@@ -31,6 +30,9 @@ from aurl_trainer.store.format.names import (
 from aurl_trainer.store.format.sealed import seal, unseal
 from aurl_trainer.store.format.versions import code_versions
 from aurl_trainer.store.location.place import Location
+
+if TYPE_CHECKING:
+    from aurl_trainer.store.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class RunStore:
 
     def manifest(self, name: CheckpointName) -> Manifest:
         """The manifest, checked. Raises as Manifest.parse does, and DamagedError when it is gone."""
+        from aurl_trainer.store.format.manifest import Manifest  # whoever only lists needs no models
+
         if name not in self._manifests:
             self._manifests[name] = Manifest.parse(self.manifest_bytes(name), str(name))
         return self._manifests[name]

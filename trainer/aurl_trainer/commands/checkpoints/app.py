@@ -1,24 +1,63 @@
 """The table of `aurl checkpoints`: catalog/ looks at checkpoints, upkeep/ keeps them, derived/ makes of them.
 
-Importing this loads neither torch nor a store.
+A command's module is loaded when it is called, or when the help of all is shown: whoever lists checkpoints
+does not wait for what copies them. Importing this loads neither torch, pydantic nor a store.
 """
 
 from __future__ import annotations
 
-import typer
+import importlib
+from typing import Any, ClassVar
 
-from aurl_trainer.commands.checkpoints.catalog.finding import find, index
-from aurl_trainer.commands.checkpoints.catalog.listing import list_
-from aurl_trainer.commands.checkpoints.catalog.showing import diff, show
-from aurl_trainer.commands.checkpoints.derived.averaging import average
-from aurl_trainer.commands.checkpoints.derived.copying import copy, promote
-from aurl_trainer.commands.checkpoints.derived.exporting import export
-from aurl_trainer.commands.checkpoints.upkeep.collecting import gc
-from aurl_trainer.commands.checkpoints.upkeep.tagging import tag
-from aurl_trainer.commands.checkpoints.upkeep.verifying import verify
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+ROOM = "aurl_trainer.commands.checkpoints"
+
+
+class _Commands(TyperGroup):
+    table: ClassVar = {
+        "list": "catalog.listing:list_",
+        "show": "catalog.showing:show",
+        "find": "catalog.finding:find",
+        "diff": "catalog.showing:diff",
+        "tag": "upkeep.tagging:tag",
+        "copy": "derived.copying:copy",
+        "promote": "derived.copying:promote",
+        "export": "derived.exporting:export",
+        "average": "derived.averaging:average",
+        "verify": "upkeep.verifying:verify",
+        "gc": "upkeep.collecting:gc",
+        "index": "catalog.finding:index",
+    }
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order of the table."""
+        return list(self.table)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, loaded; None if there is none of that name."""
+        place = self.table.get(cmd_name)
+        if place is None:
+            return None
+        module, _, function = place.partition(":")
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+        alone.command(cmd_name)(getattr(importlib.import_module(f"{ROOM}.{module}"), function))
+        return typer.main.get_command(alone)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called. Raises typer's usage error, which names one that is spelled alike."""
+        if args and args[0] not in self.table:
+            self.commands = {name: TyperCommand(name) for name in self.table}
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
 )
 
 
@@ -39,17 +78,3 @@ def checkpoints() -> None:
       aurl checkpoints tag runs/bach@step:1200 for-the-paper
       aurl checkpoints verify gs://bucket/bach --deep
     """
-
-
-app.command("list")(list_)
-app.command()(show)
-app.command()(find)
-app.command()(diff)
-app.command()(tag)
-app.command()(copy)
-app.command()(promote)
-app.command()(export)
-app.command()(average)
-app.command()(verify)
-app.command()(gc)
-app.command()(index)

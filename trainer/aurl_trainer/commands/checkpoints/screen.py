@@ -6,28 +6,37 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-
-def table(*titles: str, left: int = 0) -> Table:
-    """A table without lines; the columns from `left` on, but the last, hold numbers."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False)
-    for place, title in enumerate(titles):
-        right = left <= place < len(titles) - 1
-        made.add_column(title, justify="right" if right else "left", no_wrap=True)
-    return made
+import typer
 
 
-def show_table(made: Table) -> None:
-    """Prints it; a pipe has no width, so nothing is folded there."""
-    from rich.console import Console
+class Table:
+    """Text in columns; those from `left` on, but the last, hold numbers. Nothing is folded or cut, for pipes.
 
-    Console(width=None if Console().is_terminal else 300).print(made)
+    Rich's tables do more, and take a tenth of the time in which `list` starts.
+    """
+
+    def __init__(self, *titles: str, left: int = 0) -> None:
+        self._left = left
+        self._rows: list[tuple[str, ...]] = [titles]
+
+    def add_row(self, *cells: str) -> None:
+        """One cell for each title."""
+        self._rows.append(cells)
+
+    def show(self) -> None:
+        """Prints it, the titles bold on a terminal."""
+        from rich.cells import cell_len  # a sign may be two columns wide
+
+        widths = [max(map(cell_len, column)) for column in zip(*self._rows, strict=True)]
+        last = len(widths) - 1
+        for number, row in enumerate(self._rows):
+            line = ""
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+                blank = " " * (width - cell_len(cell))
+                line += f"{blank}{cell}  " if self._left <= place < last else f"{cell}{blank}  "
+            typer.echo(line.rstrip() if number else typer.style(line.rstrip(), bold=True))
 
 
 def size(count: int) -> str:

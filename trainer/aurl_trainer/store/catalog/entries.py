@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.plain import decode
+
+if TYPE_CHECKING:
+    from aurl_trainer.store.format.manifest import Manifest
 
 PLAIN = ("name", "run", "number", "step", "generation", "at", "world", "bytes", "preset", "tags")
 """Fields of an entry itself. Any other word is a part of the configuration, or else a metric."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.store.format.names import CheckpointName, Fence, is_void
+
+if TYPE_CHECKING:
+    from aurl_trainer.config.checkpoint import KeepConfig
 
 
 @dataclass(frozen=True)

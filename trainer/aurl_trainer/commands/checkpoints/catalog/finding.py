@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurl_trainer.commands.checkpoints.asked import AsJson
-from aurl_trainer.commands.checkpoints.screen import count_bar, number, show_table, size, table, when
+from aurl_trainer.commands.checkpoints.screen import Table, count_bar, number, size, when
 
 if TYPE_CHECKING:
     from aurl_trainer.store.catalog.entries import Entry
@@ -66,14 +66,14 @@ def _table(entries: list[Entry], asked: list[tuple[str, ...]]) -> None:
     shown = {("run",), ("step",), ("number",), ("at",), ("bytes",), ("tags",), ("val_nll",)}
     more = [f for f in dict.fromkeys(asked) if f not in shown]
     titles = ["run", "step", "save", "saved at", "size", "val nll", *(".".join(f) for f in more), "tags"]
-    made = table(*titles, left=1)
+    made = Table(*titles, left=1)
     for e in entries:
         made.add_row(
             e.run, str(e.step), str(e.number), when(e.at), size(e.bytes), number(e.metrics.get("val_nll")),
             *(_cell(e.value(f)) for f in more), ", ".join(e.tags),
         )  # fmt: skip
     if entries:
-        show_table(made)
+        made.show()
     typer.echo(f"{len(entries)} checkpoints")
 
 

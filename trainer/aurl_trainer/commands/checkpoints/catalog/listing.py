@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurl_trainer.commands.checkpoints.asked import AsJson
-from aurl_trainer.commands.checkpoints.screen import count_bar, number, show_table, size, table, when
+from aurl_trainer.commands.checkpoints.screen import Table, count_bar, number, size, when
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +91,7 @@ def _row(store: RunStore, name: CheckpointName, tags: list[str]) -> dict[str, An
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    made = table("step", "save", "generation", "saved at", "size", "ranks", "val NLL", "")
+    made = Table("step", "save", "generation", "saved at", "size", "ranks", "val NLL", "")
     for row in rows:
         start = (str(row["step"]), str(row["number"]), str(row["generation"]))
         if "error" in row:
@@ -106,7 +106,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
             number(row["metrics"].get("val_nll")),
             ", ".join([*said, *row["tags"]]),
         )
-    show_table(made)
+    made.show()
 
 
 def _list_runs(place: str, runs: Sequence[Run], as_json: bool) -> None:
@@ -136,13 +136,13 @@ def _list_runs(place: str, runs: Sequence[Run], as_json: bool) -> None:
     if not rows:
         typer.echo(f"{place}: no runs there")
         return
-    made = table("run", "checkpoints", "newest step", "saved at", "best val NLL", "preset", left=1)
+    made = Table("run", "checkpoints", "newest step", "saved at", "best val NLL", "preset", left=1)
     for row in rows:
         saved = when(row["at"]) if row["at"] else ""
         made.add_row(
             row["run"], str(row["checkpoints"]), number(row["step"]), saved, number(row["best_val_nll"]),
             row["preset"] or "",
         )  # fmt: skip
-    show_table(made)
+    made.show()
     for problem in (p for row in rows for p in row["problems"]):
         typer.echo(f"cannot be used: {problem}", err=True)

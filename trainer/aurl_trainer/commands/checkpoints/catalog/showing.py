@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurl_trainer.commands.checkpoints.asked import AsJson, Checkpoint, open_store
-from aurl_trainer.commands.checkpoints.screen import number, show_table, size, table, when
+from aurl_trainer.commands.checkpoints.screen import Table, number, size, when
 
 if TYPE_CHECKING:
     from aurl_trainer.config.reference import Reference
@@ -96,11 +96,11 @@ def _show_tensors(manifest: Manifest, *, every: bool) -> None:
             f"  {part}: {counts[part]} tensors, {numbers[part]:,} numbers, {size(stored[part])} stored"
         )
     if every:
-        made = table("tensor", "type and size", "stored", "codec", left=2)
+        made = Table("tensor", "type and size", "stored", "codec", left=2)
         for key, tensor in manifest.tensors.items():
             codecs = ", ".join(sorted({c.codec for c in tensor.chunks}))
             made.add_row(key, described(tensor), size(sum(c.bytes for c in tensor.chunks)), codecs)
-        show_table(made)
+        made.show()
 
 
 def diff(
