@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
+from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.identity import differences
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import GENERATIONS, CheckpointName
@@ -67,6 +68,7 @@ def copy(
         raise CheckpointError(
             f"{target.location.uri}: removed while it was copied; copy again: {problems[0]}"
         )
+    refresh_index(target)
     return Copied(name, written, there, size)
 
 

@@ -1,4 +1,4 @@
-"""Finding checkpoints: the language of --where, the index that is never trusted, and differences."""
+"""Finding checkpoints: the language of --where, where runs lie, and differences."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from aurl_trainer.errors import QueryError
 from aurl_trainer.store.catalog.difference import difference
 from aurl_trainer.store.catalog.entries import Entry
-from aurl_trainer.store.catalog.index import OBJECT, find, read_index, write_index
+from aurl_trainer.store.catalog.found import find
 from aurl_trainer.store.catalog.scan import Run, runs_below
 from aurl_trainer.store.catalog.where import Where, sort_field, sorted_by
-from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
-from aurl_trainer.store.tags import set_tag
 from tests.unit.trainer.store.made import open_run, save
 
 EXPERIMENT: dict[str, Any] = {"from_preset": "quick_test", "seed": 1, "model": {"dim": 64, "mode": "vae"}}
@@ -120,36 +118,6 @@ def test_runs_are_found_wherever_they_lie(url: str) -> None:
     (alone,) = runs_below(f"{url}/team/mozart")
     assert (alone.name, alone.alone) == ("mozart", True)
     assert find(runs_below(url)[2]).entries[0].run == "team/mozart"
-
-
-def test_the_index_saves_reading_and_is_never_trusted_over_the_manifests(url: str) -> None:
-    store, claim = open_run(f"{url}/bach")
-    extra = {"experiment": EXPERIMENT}
-    manifests = [save(store, claim.id, n, 10 * n, float(n), extra=extra) for n in (1, 2, 3)]
-    run = Run("bach", store.location)
-    first = find(run)
-    assert (first.read, [e.preset for e in first.entries]) == (3, ["quick_test"] * 3)
-    write_index(run.location, first.entries)
-    assert find(run) == find(run, use_index=False).__class__(run, first.entries), (
-        "the index tells something else"
-    )
-    # Older than the store: one more checkpoint, one less, a tag.
-    store.location.delete([manifests[0].checkpoint.manifest])
-    save(store, claim.id, 4, 40, 4.0, extra=extra)
-    set_tag(store, "paper", manifests[1].checkpoint)
-    found = find(run)
-    assert found.read == 1
-    assert [(e.step, e.tags) for e in found.entries] == [(20, ("paper",)), (30, ()), (40, ())]
-    # Damaged, edited, of another version, or nonsense under a good seal.
-    written = run.location.get(OBJECT)
-    for bad in (
-        b"", written[:-9], written.replace(b"2.0", b"1.0"), seal({"format": "aurl-index", "version": 2}),
-        seal({"format": "aurl-index", "version": 1, "configs": [], "checkpoints": [{"config": 0}]}),
-        seal({"format": "aurl-index", "version": 1, "configs": 3, "checkpoints": 4}),
-    ):  # fmt: skip
-        run.location.put(OBJECT, bad)
-        assert read_index(run) == {}
-        assert [e.metrics["val_nll"] for e in find(run).entries] == [2.0, 3.0, 4.0]
 
 
 def test_a_damaged_manifest_is_named_and_the_others_are_found(url: str) -> None:

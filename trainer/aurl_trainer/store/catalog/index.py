@@ -1,21 +1,21 @@
-"""The entries of runs: from an index that each run may have, and from the manifests that it lacks.
+"""A run's index: one sealed object in its own place, `index/checkpoints.json`, that repeats its manifests.
 
-The index is one sealed object in the run's own place, `index/checkpoints.json`. It repeats what manifests
-say, which are written once, so an entry in it never becomes wrong. Which checkpoints there are, and which
-count, is listed each time: an index that is old, damaged or gone only costs reading those manifests.
+Manifests are written once, so an entry never becomes wrong, and two that write at the same time say the same
+of each checkpoint. Which checkpoints there are, and which count, is listed each time: an index that is old,
+damaged or gone only costs reading those manifests that it lacks.
+Not here: what a listing makes of it (found.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.catalog.entries import Entry
-from aurl_trainer.store.catalog.scan import THREADS, Run
 from aurl_trainer.store.format.marks import INDEX
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.sealed import seal, unseal
@@ -30,55 +30,64 @@ _STORED = tuple(f.name for f in fields(Entry) if f.name not in ("run", "tags", "
 
 
 @dataclass(frozen=True)
-class Found:
-    """The entries of one run, oldest first. `problems`: a line for each manifest that cannot be used.
-    `read`: how many manifests had to be read."""
+class Gathered:
+    """The entries of some checkpoints, in their order. `problems`: by name, why a manifest cannot be used.
+    `read`: of how many the manifests were asked."""
 
-    run: Run
     entries: tuple[Entry, ...]
-    problems: tuple[str, ...] = ()
-    read: int = 0
+    problems: Mapping[CheckpointName, str]
+    read: int
 
 
-def find_all(runs: Sequence[Run], done: Callable[[], None] = lambda: None) -> list[Found]:
-    """What is in each run; `done` is called after each. Raises CheckpointError when the store fails."""
+def gather(
+    store: RunStore, names: Iterable[CheckpointName], known: Mapping[str, Entry], run: str = ""
+) -> Gathered:
+    """What is `known` of the checkpoints `names`; of the others what their manifests say.
 
-    def one(run: Run) -> Found:
-        found = find(run)
-        done()
-        return found
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(one, runs))
-
-
-def find(run: Run, *, use_index: bool = True) -> Found:
-    """The checkpoints of one run that count, and those with a tag."""
-    store = RunStore(run.location)
-    valid = store.valid()
-    tags: dict[CheckpointName, tuple[str, ...]] = {}
-    for tag, name in store.tags().items():
-        tags[name] = (*tags.get(name, ()), tag)
-    names = [*valid, *(n for n in tags if n not in set(valid))]
-    known = read_index(run) if use_index else {}
-    entries, problems, read = [], [], 0
-    for name in sorted(names, key=lambda n: n.age):
+    Raises CheckpointError when the store fails.
+    """
+    entries, problems, read = [], {}, 0
+    for name in names:
         entry = known.get(str(name))
         if entry is None:
             read += 1
             try:
-                entry = Entry.of(store.manifest(name), run.name)
+                entry = Entry.of(store.manifest(name), run)
             except CheckpointError as error:
-                problems.append(str(error))
+                problems[name] = str(error)
                 continue
-        entries.append(entry.tagged(tags.get(name, ())))
-    return Found(run, tuple(entries), tuple(problems), read)
+        entries.append(entry)
+    return Gathered(tuple(entries), problems, read)
 
 
-def read_index(run: Run) -> dict[str, Entry]:
-    """What the run's index says, by checkpoint; nothing if there is none or it cannot be used."""
+def renew_index(store: RunStore, *, rebuild: bool = False) -> Gathered:
+    """Lets the index tell of what is there now; written only if that is something else than it tells.
+
+    `rebuild` believes nothing of it and reads every manifest. Raises CheckpointError when the store fails.
+    """
+    known = {} if rebuild else read_index(store.location)
+    found = gather(store, store.committed(), known)
+    if rebuild or [e.name for e in found.entries] != list(known):
+        write_index(store.location, found.entries)
+    return found
+
+
+def refresh_index(store: RunStore) -> None:
+    """Renews the index where something was saved, removed or copied.
+
+    A store that refuses is no harm: whoever changes something next does it, and readers do without.
+    """
+    with contextlib.suppress(CheckpointError):
+        renew_index(store)
+
+
+def read_index(location: Location, run: str = "") -> dict[str, Entry]:
+    """What the index says, by checkpoint; nothing if there is none or it cannot be used.
+
+    `run` is what the run is called.
+    """
     try:
-        value = unseal(run.location.get(OBJECT), OBJECT)
+        value = unseal(location.get(OBJECT), OBJECT)
     except (FileNotFoundError, DamagedError):
         return {}
     try:
@@ -86,7 +95,7 @@ def read_index(run: Run) -> dict[str, Entry]:
             return {}
         configs = value["configs"]
         entries = [
-            Entry(run=run.name, config=configs[row["config"]], **{f: row[f] for f in _STORED})
+            Entry(run=run, config=configs[row["config"]], **{f: row[f] for f in _STORED})
             for row in value["checkpoints"]
         ]
     except (KeyError, TypeError, IndexError):
@@ -95,7 +104,7 @@ def read_index(run: Run) -> dict[str, Entry]:
 
 
 def write_index(location: Location, entries: Sequence[Entry]) -> None:
-    """Writes the run's index; whoever writes last has said the same of each checkpoint."""
+    """Writes the index; whoever writes last has said the same of each checkpoint."""
     configs: list[Any] = []
     rows = []
     for entry in entries:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
+from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
     GENERATIONS,
     MANIFESTS,
     CheckpointName,
     Fence,
     GenerationId,
+    is_fenced,
 )
 from aurl_trainer.store.location.disk import PARTIAL
 from aurl_trainer.store.location.place import Location
@@ -46,7 +48,8 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
     """The writer's pass: call between two saves of generation `mine`. `orphans_only`: no manifest goes.
 
     Does nothing when a later generation is there, or while a manifest of a newer format could refer to packs
-    that this version does not know of. Raises CheckpointError when the store refuses.
+    that this version does not know of. Afterwards the index tells of what is there. Raises CheckpointError
+    when the store refuses.
     """
     now = time.time()
     found = survey(store)
@@ -61,6 +64,8 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
 
     _remove(store, plan, plan(()))
     _delete_partials(store.location, mine)
+    if is_fenced(mine, store.fences()) is None:
+        refresh_index(store)
 
 
 def collect(store: RunStore, keep: KeepConfig, *, dry_run: bool = False) -> Removed:
@@ -89,6 +94,7 @@ def collect(store: RunStore, keep: KeepConfig, *, dry_run: bool = False) -> Remo
     if not dry_run:
         done = _remove(store, plan, first)
         clear_superseded(store.location)
+        refresh_index(store)
     committed = {c.name for c in found}
     return Removed(done.manifests, tuple(n for n in done.folders if n not in committed), size)
 

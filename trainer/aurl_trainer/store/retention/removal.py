@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aurl_trainer.contract import RunFile
+from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
 from aurl_trainer.store.location.place import Location
@@ -51,4 +52,5 @@ def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> lis
     location.delete([name.manifest for name in plan.manifests])
     for name in plan.folders:
         location.delete_folder(name.folder)
+    refresh_index(store)
     return sorted(stay, key=lambda name: name.age)

@@ -38,7 +38,7 @@ def find(
       aurl checkpoints find runs --where "model.dim >= 256 and 'paper' in tags"
       aurl checkpoints find runs --where "at > '2026-11-01'" --sort -at --limit 5 --json
     """
-    from aurl_trainer.store.catalog.index import find_all
+    from aurl_trainer.store.catalog.found import find_all
     from aurl_trainer.store.catalog.scan import runs_at
     from aurl_trainer.store.catalog.where import Where, sort_field, sorted_by
 
@@ -90,27 +90,28 @@ def index(
 ) -> None:
     """Write the index of each run below URL, so that `find` reads no manifests.
 
-    Nothing depends on it: which checkpoints there are is listed each time, and
-    what an index lacks is read from the manifests.
+    Saves, retention, gc and copy keep it fresh; this is for runs of an older
+    Aurl. Nothing depends on it: which checkpoints there are is listed each
+    time, and what an index lacks is read from the manifests.
 
     \b
     Examples:
       aurl checkpoints index s3://bucket
       aurl checkpoints index s3://bucket --rebuild
     """
-    from aurl_trainer.store.catalog.index import find, write_index
+    from aurl_trainer.store.catalog.index import renew_index
     from aurl_trainer.store.catalog.scan import runs_at
+    from aurl_trainer.store.run_store import RunStore
 
     runs = runs_at(url)
     rows = []
     with count_bar("runs", len(runs)) as done:
         for run in runs:
-            found = find(run, use_index=not rebuild)
-            write_index(run.location, found.entries)
+            found = renew_index(RunStore(run.location), rebuild=rebuild)
             rows.append(
                 {
                     "run": run.name, "checkpoints": len(found.entries), "read": found.read,
-                    "problems": list(found.problems),
+                    "problems": list(found.problems.values()),
                 }
             )  # fmt: skip
             done()

@@ -13,6 +13,7 @@ from aurl_trainer.commands.checkpoints.screen import Table, count_bar, number, s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aurl_trainer.store.catalog.entries import Entry
     from aurl_trainer.store.catalog.scan import Run
     from aurl_trainer.store.format.names import CheckpointName
     from aurl_trainer.store.run_store import RunStore
@@ -26,8 +27,9 @@ def list_(
 ) -> None:
     """Show the checkpoints of a run, oldest first; or the runs of a store.
 
-    `best` is the one with the lowest validation NLL. A damaged one is named
-    as such when its manifest cannot be read; `verify` looks at the rest.
+    `best` is the one with the lowest validation NLL. What is there is looked
+    up each time; what is known of it may come from the run's index, so damage
+    is found by `verify`.
 
     \b
     Examples:
@@ -46,10 +48,13 @@ def list_(
 
 
 def _list_run(store: RunStore, as_json: bool) -> None:
-    tags: dict[CheckpointName, list[str]] = {}
-    for tag, name in store.tags().items():
-        tags.setdefault(name, []).append(tag)
-    rows = [_row(store, name, tags.get(name, [])) for name in store.valid()]
+    from aurl_trainer.store.catalog.found import tags_of
+    from aurl_trainer.store.catalog.index import gather, read_index
+
+    names, tags = store.valid(), tags_of(store)
+    found = gather(store, names, read_index(store.location))
+    entries = {e.name: e for e in found.entries}
+    rows = [_row(n, entries.get(str(n)), found.problems.get(n, ""), tags.get(n, ())) for n in names]
     rated = [r for r in rows if r.get("metrics", {}).get("val_nll") is not None]
     if rated:
         # Among equals the later is better, as for retention.
@@ -66,26 +71,22 @@ def _list_run(store: RunStore, as_json: bool) -> None:
         typer.echo(f"set aside, since it is damaged: {damaged}")
 
 
-def _row(store: RunStore, name: CheckpointName, tags: list[str]) -> dict[str, Any]:
-    from aurl_trainer.errors import CheckpointError
-
+def _row(name: CheckpointName, entry: Entry | None, problem: str, tags: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": str(name),
         "number": name.number,
         "step": name.step,
         "generation": name.generation.number,
-        "tags": tags,
+        "tags": list(tags),
     }
-    try:
-        manifest = store.manifest(name)
-    except CheckpointError as error:
-        return row | {"error": str(error)}
+    if entry is None:
+        return row | {"error": problem}
     return row | {
-        "at": manifest.at,
-        "bytes": manifest.stored_bytes,
-        "world": manifest.world,
-        "metrics": dict(manifest.metrics),
-        "versions": dict(manifest.versions),
+        "at": entry.at,
+        "bytes": entry.bytes,
+        "world": entry.world,
+        "metrics": dict(entry.metrics),
+        "versions": dict(entry.config["versions"]),
         "best": False,
     }
 
@@ -110,7 +111,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 
 
 def _list_runs(place: str, runs: Sequence[Run], as_json: bool) -> None:
-    from aurl_trainer.store.catalog.index import find_all
+    from aurl_trainer.store.catalog.found import find_all
 
     with count_bar("runs", len(runs)) as done:
         found = find_all(runs, done)
