@@ -1,7 +1,9 @@
 """How long `aurl checkpoints` takes to start, and to find among many: python -m bench.catalog
 
 Each command is a process of its own, as a person starts it; the store is a folder of this disk, so the
-figures are Aurl's own time. Prints a line a command: the median and the greatest of the repetitions, seconds.
+figures are Aurl's own time. Prints a line a command: the median and the greatest of the repetitions, seconds;
+the processor's time, which other work on the machine disturbs less; and that as a multiple of what a program
+of one typer command with one argument takes, in the same run.
 """
 
 from __future__ import annotations
@@ -18,6 +20,15 @@ from pathlib import Path
 from aurl_trainer.store.format.manifest import FORMAT, VERSION, Chunk, Manifest, Pack, Tensor
 from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId
 from aurl_trainer.store.location.place import Location
+
+BARE = """
+import typer
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+@app.command()
+def main(run: str) -> None:
+    typer.echo(run)
+app()
+"""
 
 TENSORS = 300
 """As many as a transformer of 12 layers has with its optimizer."""
@@ -42,20 +53,23 @@ def main() -> None:
             "5",
         ]
         print(f"{options.runs} runs of {options.checkpoints} checkpoints, {TENSORS} tensors each")
-        measure("the interpreter alone", [sys.executable, "-c", "pass"], options.repeat)
-        measure("checkpoints --help", aurl("--help"), options.repeat)
-        measure("checkpoints list RUN", aurl("list", one), options.repeat)
-        measure("checkpoints show RUN", aurl("show", one), options.repeat)
-        measure("checkpoints find URL, no index", aurl("find", every, *condition), options.repeat)
+        bare = measure("a bare typer command", [sys.executable, "-c", BARE, "run"], options.repeat)
+        measure("the interpreter alone", [sys.executable, "-c", "pass"], options.repeat, bare)
+        measure("checkpoints --help", aurl("--help"), options.repeat, bare)
+        measure("checkpoints list RUN, no index", aurl("list", one), options.repeat, bare)
+        measure("checkpoints find URL, no index", aurl("find", every, *condition), options.repeat, bare)
         subprocess.run(aurl("index", every), check=True, stdout=subprocess.DEVNULL)
-        measure("checkpoints find URL, indexed", aurl("find", every, *condition), options.repeat)
+        measure("checkpoints list RUN", aurl("list", one), options.repeat, bare)
+        measure("checkpoints show RUN", aurl("show", one), options.repeat, bare)
+        measure("checkpoints find URL", aurl("find", every, *condition), options.repeat, bare)
 
 
 def aurl(*words: str) -> list[str]:
     return [sys.executable, "-m", "aurl_operator", "checkpoints", *words]
 
 
-def measure(what: str, command: list[str], repeat: int) -> None:
+def measure(what: str, command: list[str], repeat: int, bare: float | None = None) -> float:
+    """Prints a line; returns the median of the processor's seconds."""
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # warms the disk's cache
     seconds, busy = [], []
     for _ in range(repeat):
@@ -66,10 +80,13 @@ def measure(what: str, command: list[str], repeat: int) -> None:
         busy.append(
             after.children_user + after.children_system - before.children_user - before.children_system
         )
+    own = statistics.median(busy)
     print(
         f"{what:<34} median {statistics.median(seconds):.3f}  greatest {max(seconds):.3f}  "
-        f"processor {statistics.median(busy):.3f}"
+        f"processor {own:.3f}{'' if bare is None else f'  {own / bare:.2f} x bare typer'}",
+        flush=True,
     )
+    return own
 
 
 def make_run(url: str, checkpoints: int) -> None:
