@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aurl_trainer.errors import AurlTrainerError
+from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify
 from bench.stops.history import MODELS, TAG, URI, Past, at, checkpointer, metrics, promote, same, state_of
 from bench.stops.works import Told
+from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 
 def problems(past: Past, work: str, told: Told) -> Iterator[str]:
     """A line for each thing that is wrong after `work` ended and told what it told: none."""
+    with FaultyFileSystem.listing_at_once():  # whoever looks later
+        names = at(URI).valid()
+        yield from _left(past, work, told, names)
+    # Whoever goes on at once meets the store as it is.
+    yield from _going_on(past, names[-1].step if names else 0)
+    if work == "tag" and names:
+        name = at(URI).valid()[-1]
+        set_tag(at(URI), TAG, name)
+        if at(URI).tags().get(TAG) != name:
+            yield f"{TAG} was set again, and names {at(URI).tags().get(TAG)}"
+    if work == "promote" and names:
+        yield from _promoted_again()
+
+
+def _left(past: Past, work: str, told: Told, names: list[CheckpointName]) -> Iterator[str]:
     store = at(URI)
-    names = store.valid()
     newest = names[-1].step if names else 0
     if work == "clean-up":  # takes acknowledged saves away on purpose
         if past.acknowledged and not names:
@@ -26,14 +42,6 @@ def problems(past: Past, work: str, told: Told) -> Iterator[str]:
         yield from verify(store, name).problems
     yield from _tags(past, store, URI, told if work == "tag" else None)
     yield from _tags(past, at(MODELS), MODELS, told if work == "promote" else None)
-    yield from _going_on(past, newest)
-    if work == "tag" and names:
-        name = at(URI).valid()[-1]
-        set_tag(at(URI), TAG, name)
-        if at(URI).tags().get(TAG) != name:
-            yield f"{TAG} was set again, and names {at(URI).tags().get(TAG)}"
-    if work == "promote" and names:
-        yield from _promoted_again()
 
 
 def _tags(past: Past, store: RunStore, uri: str, told: Told | None) -> Iterator[str]:
@@ -55,6 +63,7 @@ def _going_on(past: Past, newest: int) -> Iterator[str]:
     loaded = state_of(0)
     try:
         saver = checkpointer(past.keep)
+        saver.probe()
         restored = saver.open(loaded).restored
         found = restored.step if restored else 0
         if found != newest:
@@ -65,6 +74,12 @@ def _going_on(past: Past, newest: int) -> Iterator[str]:
     except AurlTrainerError as error:
         yield f"the run cannot go on: {error}"
         return
+    with FaultyFileSystem.listing_at_once():
+        yield from _tidy(past, newest)
+
+
+def _tidy(past: Past, newest: int) -> Iterator[str]:
+    """After the next save that counts, and nothing stays that nobody needs."""
     after = at(URI)
     committed = after.committed()
     if not after.valid() or after.valid()[-1].step != newest + 1:
@@ -92,6 +107,11 @@ def _promoted_again() -> Iterator[str]:
     except AurlTrainerError as error:
         yield f"it cannot be promoted again: {error}"
         return
+    with FaultyFileSystem.listing_at_once():
+        yield from _promoted(name)
+
+
+def _promoted(name: CheckpointName) -> Iterator[str]:
     target = at(MODELS)
     if target.tags().get(TAG) != name:
         yield f"{name} was promoted again, and {TAG} names {target.tags().get(TAG)}"

@@ -26,22 +26,26 @@ class Trial:
         return f"{where}: {'; '.join(self.problems) or 'nothing lost'}"
 
 
-def trials(seed: int, works: Iterable[str] = WORKS) -> Iterator[Trial]:
-    """Every end of these works on the past of this seed; after each third the recovery ends as well."""
+def trials(seed: int, works: Iterable[str] = WORKS, lag: int = 0) -> Iterator[Trial]:
+    """Every end of these works on the past of this seed; after each third the recovery ends as well.
+
+    With a `lag` listings show what was there so many operations ago.
+    """
     made = past(seed)
     for name in works:
         operation = 0
         while True:
-            trial = _trial(made, seed, name, operation)
+            trial = _trial(made, seed, name, operation, lag)
             if trial is None:
                 break
             yield trial
             operation += 1
 
 
-def _trial(made: Past, seed: int, name: str, at: int) -> Trial | None:
+def _trial(made: Past, seed: int, name: str, at: int, lag: int) -> Trial | None:
     """None: the work has fewer operations than that."""
     FaultyFileSystem.restore(made.objects)
+    FaultyFileSystem.lag = lag
     told = Told(made.acknowledged)
     kind = _until(at, lambda: WORKS[name](made, told))
     if kind is None:

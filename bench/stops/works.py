@@ -100,6 +100,7 @@ WORKS: dict[str, Work] = {
 
 def _open(keep: KeepConfig) -> tuple[Checkpointer, int]:
     saver = checkpointer(keep)
+    saver.probe()
     restored = saver.open(state_of(0)).restored
     return saver, restored.step if restored else 0
 

@@ -1,6 +1,7 @@
 """A small part of bench/stops: a process ends at operations on its store, in every kind of work.
 
-And that it would notice: where a store or a writer does not keep to the rules, something is lost.
+Also over listings that show what was there some operations ago. And that it would notice: where a store or a
+writer does not keep to the rules, something is lost.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import itertools
 import pytest
 
 from aurl_trainer.store import tags
+from aurl_trainer.store.location import place
 from bench.stops.trial import Trial, trials
 from bench.stops.works import WORKS
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 
-def lost(seed: int, work: str, most: int = 20) -> list[Trial]:
-    found = list(itertools.islice(trials(seed, [work]), most))
+def lost(seed: int, work: str, most: int = 20, *, lag: int = 0, each: int = 1) -> list[Trial]:
+    found = list(itertools.islice(trials(seed, [work], lag), 0, most * each, each))
     assert found, f"no process ended while doing {work}"
     return [t for t in found if t.problems]
 
@@ -24,6 +26,26 @@ def lost(seed: int, work: str, most: int = 20) -> list[Trial]:
 @pytest.mark.parametrize("work", WORKS)
 def test_after_an_end_at_any_operation_nothing_is_lost(work: str) -> None:
     assert not (bad := lost(3, work)), "\n".join(map(str, bad))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at a listing again at once: only operations pass, not seconds."""
+    monkeypatch.setattr(place, "LOOKS", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("work", WORKS)
+def test_nor_where_listings_lag_behind(work: str) -> None:
+    assert not (bad := lost(3, work, 5, lag=12, each=7)), "\n".join(map(str, bad))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lag_without_that_care_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(place.Location, "publish", place.Location.put)
+    assert any("rank-0000.pack is missing" in str(t) for t in lost(3, "save", 2, lag=4, each=35))
 
 
 def test_a_tag_that_went_before_it_came_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

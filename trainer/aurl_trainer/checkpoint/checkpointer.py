@@ -117,6 +117,8 @@ class Checkpointer:
     def probe(self) -> None:
         """Tries the place before any training is done: rank 0 writes an object that every rank must read.
 
+        Listings have caught up then with what was written before: call it before `open`.
+
         Raises CheckpointError: not writable, not there, no credentials, or not shared by all nodes.
         """
         place = self._store.location

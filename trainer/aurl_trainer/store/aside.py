@@ -18,7 +18,7 @@ from aurl_trainer.store.location.place import Location
 def set_aside(location: Location, name: CheckpointName, problems: Sequence[str]) -> None:
     """No reader takes `name` from here on. `problems` are kept for whoever looks at it."""
     record = {"format": "aurl-aside", "version": 1, "at": time.time(), "checkpoint": str(name)}
-    location.put(aside_object(name), seal(record | {"problems": list(problems)}))
+    location.publish(aside_object(name), seal(record | {"problems": list(problems)}))
 
 
 def take_back(location: Location, name: CheckpointName) -> None:

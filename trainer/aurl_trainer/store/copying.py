@@ -57,7 +57,7 @@ def copy(
         _copy_pack(source.location, target.location, manifest, pack, progress)
         written += 1
         size += manifest.packs[pack].bytes
-    target.location.put(name.manifest, source.manifest_bytes(name))
+    target.location.publish(name.manifest, source.manifest_bytes(name))
     # A removal at the target that began before the manifest was there may have taken a pack for a loose one.
     for named in manifest.packs:
         folder = CheckpointName.parse(named.path.split("/")[1])

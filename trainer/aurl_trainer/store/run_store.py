@@ -170,6 +170,7 @@ class RunStore:
         """Takes the next generation. From here on no earlier one can commit any more."""
         fences = self.fences()
         mine = GenerationId.after([*(f.id for f in fences), *(n.generation for n in self.committed())])
+        # Published: what is listed from here on was committed before any later generation.
         self._write_generation(Fence(mine), run=run, world=world, identity=identity)
         numbers = [n.number for n in self.committed()] + [n.number for n in self.pack_folders()]
         return Claim(mine, max([*numbers, self._last_number(fences)], default=0) + 1)
@@ -191,7 +192,7 @@ class RunStore:
 
     def _write_generation(self, fence: Fence, **fields: Any) -> None:
         record = {"format": "aurl-generation", "version": 1, "at": time.time(), "versions": code_versions()}
-        self.location.put(fence.object, seal(record | fields))
+        self.location.publish(fence.object, seal(record | fields))
 
     def _last_number(self, fences: Sequence[Fence]) -> int:
         """The greatest number that was known when the latest settled generation opened."""
@@ -226,7 +227,7 @@ class RunStore:
             data = manifest.to_bytes()
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{name}: cannot be written as JSON: {error}") from None
-        self.location.put(name.manifest, data)
+        self.location.publish(name.manifest, data)
         self._manifests[name] = manifest
         # A generation taken before this second look may not have seen the manifest; any taken after it has.
         self.check_fence(name.generation)

@@ -63,6 +63,12 @@ def _check(tag: str) -> None:
 
 
 def _write(store: RunStore, tag: str, checkpoint: CheckpointName | None) -> None:
-    mark = TagMark.after(store.tag_marks(), tag, checkpoint)
-    record = {"format": "aurl-tag", "version": 1, "at": time.time(), "tag": tag}
-    store.location.put(mark.object, seal(record | {"checkpoint": str(checkpoint) if checkpoint else None}))
+    """Where the first listing lagged, an earlier word may have a greater number than ours: then once more."""
+    named = str(checkpoint) if checkpoint else None
+    for _ in range(2):
+        before = store.tag_marks()
+        mark = TagMark.after(before, tag, checkpoint)
+        record = {"format": "aurl-tag", "version": 1, "at": time.time(), "tag": tag, "checkpoint": named}
+        store.location.publish(mark.object, seal(record))
+        if not any(m.tag == tag and m.order > mark.order for m in store.tag_marks()):
+            return

@@ -1,8 +1,9 @@
-"""An in-memory file system that fails, or dies, at a chosen operation: how stores misbehave, on demand."""
+"""An in-memory file system that fails, dies, or lists late, on demand: how stores misbehave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import fsspec
@@ -18,7 +19,11 @@ class Died(BaseException):
 
 
 class FaultyFileSystem(MemoryFileSystem):
-    """Counts what changes the store (write, delete); `fault` is asked before each and may raise."""
+    """Counts what changes the store (write, delete); `fault` is asked before each and may raise.
+
+    With a `lag` listings show what was there so many operations ago, listings included: new objects are not
+    in them yet, deleted ones still are. Reads by name are never late, as on stores that list so.
+    """
 
     protocol = PROTOCOL
     store: ClassVar[dict[str, Any]] = {}
@@ -26,6 +31,10 @@ class FaultyFileSystem(MemoryFileSystem):
     fault: ClassVar[Callable[[int, str, str], None] | None] = None
     operations: ClassVar[int] = 0
     halves: ClassVar[bool] = False
+    lag: ClassVar[int] = 0
+    history: ClassVar[list[tuple[int, str, bool]]] = []
+    """What came (True) and went since the objects were put there, each with the time of all operations."""
+    time: ClassVar[int] = 0
 
     @classmethod
     def reset(cls, fault: Callable[[int, str, str], None] | None = None, *, halves: bool = False) -> None:
@@ -50,17 +59,50 @@ class FaultyFileSystem(MemoryFileSystem):
         cls.clear()
         for path, data in objects.items():
             cls.store[path] = MemoryFile(cls(), path, data)
+        cls.history = [(-(10**9), path, True) for path in objects]
 
     @classmethod
     def clear(cls) -> None:
         """An empty store without faults."""
         cls.reset()
+        cls.history = []
+        cls.lag = cls.time = 0
         cls.store.clear()
         cls.pseudo_dirs[:] = [""]
 
     @classmethod
+    @contextlib.contextmanager
+    def listing_at_once(cls) -> Iterator[None]:
+        """Without the lag."""
+        lag, cls.lag = cls.lag, 0
+        try:
+            yield
+        finally:
+            cls.lag = lag
+
+    @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
         return super()._strip_protocol(str(path).replace("faulty://", "memory://", 1))
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        FaultyFileSystem.time += 1
+        if not FaultyFileSystem.lag:
+            return super().ls(path, detail=detail, **kwargs)
+        seen: dict[str, bool] = {}
+        for at, changed, there in FaultyFileSystem.history:
+            if at <= FaultyFileSystem.time - FaultyFileSystem.lag:
+                seen[changed] = there
+        top = f"{self._strip_protocol(path)}/"
+        inside = [p.removeprefix(top) for p, there in seen.items() if there and p.startswith(top)]
+        if not inside:
+            raise FileNotFoundError(path)
+        kinds = {name.partition("/")[0]: "directory" if "/" in name else "file" for name in inside}
+        entries = [{"name": f"{top}{name}", "size": 0, "type": kind} for name, kind in kinds.items()]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def _changed(self, path: str, there: bool) -> None:
+        FaultyFileSystem.time += 1
+        FaultyFileSystem.history.append((FaultyFileSystem.time, self._strip_protocol(path), there))
 
     def _operation(self, kind: str, path: str) -> None:
         number = FaultyFileSystem.operations
@@ -74,14 +116,17 @@ class FaultyFileSystem(MemoryFileSystem):
         if FaultyFileSystem.halves:
             self._half(path, value)
         super().pipe_file(path, value, mode=mode, **kwargs)
+        self._changed(path, True)
         self._operation("answer", path)
 
     def _half(self, path: str, value: bytes) -> None:
         folder, _, name = path.rpartition("/")
         half = path if path.endswith(".pack") else f"{folder}/.{name}{PARTIAL}"
         super().pipe_file(half, value[: len(value) // 2])
+        self._changed(half, True)
         self._operation("half a put", path)
         super()._rm(half)
+        self._changed(half, False)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if "r" in mode:
@@ -90,6 +135,7 @@ class FaultyFileSystem(MemoryFileSystem):
         self._operation("create", path)
         file = super()._open(path, mode=mode, **kwargs)
         assert isinstance(file, MemoryFile)
+        self._changed(path, True)
         write = file.write
 
         def writing(data: Any) -> int:
@@ -104,6 +150,7 @@ class FaultyFileSystem(MemoryFileSystem):
     def _rm(self, path: str) -> None:
         self._operation("delete", path)
         super()._rm(path)
+        self._changed(path, False)
         if FaultyFileSystem.halves:
             self._operation("answer to delete", path)
 

@@ -5,6 +5,8 @@ is tried again while the store only fails for the moment, with exponential backo
 number of tries and a deadline. Every error of a file system becomes a CheckpointError of one line that says
 what to do, except a missing object, which is a FileNotFoundError.
 
+Listings may lag behind what was written, by seconds, as long as they never go back: see `publish`.
+
 A Location may be used by many threads at once. It does not survive a fork: make one in each process.
 Not here: what the objects are.
 """
@@ -13,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,6 +31,15 @@ from aurl_trainer.store.location.clients import is_async, is_local, open_store
 from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
 from aurl_trainer.store.location.patience import Patience
 from aurl_trainer.store.location.stream import BLOCK_BYTES, Upload
+
+PROBES = "probes"
+"""The folder of probes, which are gone again at once."""
+
+LISTING_SECONDS = 60.0
+"""How long a listing may lag."""
+
+LOOKS = (0.01, 1.0)
+"""Seconds between two looks whether a listing shows what was written: the first, and the longest."""
 
 
 def shown(uri: str) -> str:
@@ -115,6 +128,34 @@ class Location:
                 self._patience.within(self._deadline).persist(lambda _: disk.put(Path(self.path(name)), data))
             else:
                 self._ask("pipe_file", self.path(name), data)
+
+    def publish(self, name: str, data: bytes) -> None:
+        """As `put`; on return listings show it, and so all that anybody had written before it.
+
+        Whoever writes so, and lists only then, cannot miss another who did so before. Raises UnavailableError
+        when no listing shows it within LISTING_SECONDS; it was written all the same.
+        """
+        self.put(name, data)
+        self._until_listed(name)
+
+    def catch_up(self) -> None:
+        """Returns when listings show all that was written before."""
+        name = self.write_probe()
+        self.delete([name])
+
+    def _until_listed(self, name: str) -> None:
+        folder, _, last = name.rpartition("/")
+        began = time.monotonic()
+        wait, longest = LOOKS
+        while last not in (entry for entry, _ in self._entries(folder)):
+            now = time.monotonic()
+            if now + wait > min(began + LISTING_SECONDS, self._deadline or math.inf):
+                raise UnavailableError(
+                    f"{self.uri}/{name}: was written, but after {now - began:.0f} s listings do not show it; "
+                    "the store must list what was written"
+                )
+            time.sleep(wait)
+            wait = min(1.5 * wait, longest)
 
     @contextlib.contextmanager
     def _no_bucket(self, name: str) -> Iterator[None]:
@@ -221,9 +262,9 @@ class Location:
     # -- trying -----------------------------------------------------------------------------------------
 
     def write_probe(self) -> str:
-        """Writes a probe and returns its name. Raises CheckpointError: the place cannot be written."""
-        name = f"probe-{secrets.token_hex(8)}"
-        self.put(name, name.encode())
+        """Publishes a probe and returns its name. Raises CheckpointError: the place cannot be used."""
+        name = f"{PROBES}/{secrets.token_hex(8)}"
+        self.publish(name, name.encode())
         return name
 
     def read_probe(self, name: str) -> None:

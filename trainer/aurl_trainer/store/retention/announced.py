@@ -29,7 +29,7 @@ def announce(location: Location, names: Collection[CheckpointName]) -> str:
     """Announces that the checkpoints in `names` will be removed. Returns the object to delete afterwards."""
     name = f"{REMOVALS}/r-{secrets.token_hex(8)}.json"
     listed = sorted(str(n) for n in names)
-    location.put(name, seal({"format": "aurl-removal", "version": 1, "at": time.time(), "names": listed}))
+    location.publish(name, seal({"format": "aurl-removal", "version": 1, "at": time.time(), "names": listed}))
     return name
 
 

@@ -75,9 +75,11 @@ def collect(store: RunStore, keep: KeepConfig, *, dry_run: bool = False) -> Remo
     CheckpointError if a newer Aurl wrote a checkpoint, or the store refuses.
     """
     now = time.time()
+    # In this order: what a world commits after the second look, and before the third, is of the latest
+    # generation in the first, or the plan finds another one.
+    generations = _settled_generations(store, now)
     found = survey(store, strict=True) or []
     folders = store.pack_folders()
-    generations = _settled_generations(store, now)
 
     def plan(stay_too: Collection[CheckpointName]) -> Plan:
         checkpoints, fences = _as_it_is(store, found)

@@ -8,7 +8,7 @@ from aurl_trainer.contract import RunFile
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
-from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.location.place import PROBES, Location
 from aurl_trainer.store.presence import PRESENCE
 from aurl_trainer.store.retention.passes import survey
 from aurl_trainer.store.retention.plan import without
@@ -17,13 +17,14 @@ from aurl_trainer.store.run_store import RunStore
 
 FOLDERS = (
     MANIFESTS, TAGS, PACKS, ASIDE, REMOVALS, INDEX, GENERATIONS,
-    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES, PRESENCE,
+    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES, PRESENCE, PROBES,
 )  # fmt: skip
 """All that a run writes below its URL. Manifests first: a reader finds whole checkpoints, or none."""
 
 
 def everything(location: Location) -> None:
     """Deletes all that a run has written, tags too; what is not there is no error."""
+    location.catch_up()
     for folder in FOLDERS:
         _delete(location, folder)
 
@@ -40,6 +41,7 @@ def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> lis
     `by` weighs the metrics as `keep.by` does. Without any metric, the newest stay. Raises CheckpointError,
     having deleted nothing, if a newer Aurl wrote one. A damaged one is no loss.
     """
+    location.catch_up()
     store = RunStore(location)
     found = survey(store, strict=True) or []
     valid = set(store.valid())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aurl_trainer.errors import CheckpointError
+from aurl_trainer.errors import CheckpointError, UnavailableError
+from aurl_trainer.store.location import place as module
 from aurl_trainer.store.location.place import Location, shown
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
@@ -67,6 +68,32 @@ def test_the_probe_writes_and_is_read(place: Location) -> None:
     place.delete([name])
     with pytest.raises(CheckpointError, match="all nodes share"):
         place.read_probe(name)
+
+
+def test_what_is_published_is_listed_on_return_also_where_listings_lag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOKS", (0.0, 0.0))
+    FaultyFileSystem.clear()
+    FaultyFileSystem.lag = 9
+    place = Location("faulty://run")
+    place.put("m/early", b"1")
+    assert place.names("m") == [], "the listing does not lag, so the test shows nothing"
+    place.publish("m/late", b"1")
+    assert place.names("m") == ["early", "late"]
+    place.put("m/more", b"1")
+    place.catch_up()
+    assert place.names("m") == ["early", "late", "more"]
+    FaultyFileSystem.clear()
+
+
+def test_a_store_that_never_lists_what_was_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LISTING_SECONDS", 0.01)
+    FaultyFileSystem.clear()
+    FaultyFileSystem.lag = 10**6
+    with pytest.raises(UnavailableError, match=r"m/x: was written, but .* do not show it; the store"):
+        Location("faulty://run").publish("m/x", b"1")
+    FaultyFileSystem.clear()
 
 
 def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -> None:
