@@ -14,6 +14,7 @@ from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.config.reference import Latest
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.retention.removal import everything
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.checkpoint.small import Small, checkpointer, hash_of, make, train
 
@@ -121,3 +122,19 @@ def test_a_damaged_checkpoint_is_not_loaded(uri: str) -> None:
     location.put(path, bytes(data))
     with pytest.raises(DamagedError, match="its hash does not match"):
         load(uri)
+
+
+def test_the_other_run_may_be_deleted_afterwards(uri: str, tmp_path: Path) -> None:
+    save(uri)
+    mine = f"memory:/{tmp_path}/mine"
+    model, begun = load(uri, weights="model")
+    saver = checkpointer(mine)
+    saver.open({})
+    saver.save(1, {"model": ModelPart(model)}, {"init_from": begun.record()})
+    everything(Location(uri))
+    store = RunStore(Location(mine))
+    (name,) = store.valid()
+    assert {p.path.split("/")[1] for p in store.manifest(name).packs} == {str(name)}, "packs of another run"
+    fresh, _ = make(7)
+    restored = checkpointer(mine).open({"model": ModelPart(fresh)}).restored
+    assert restored is not None and restored.damaged == [] and same(fresh, model)
