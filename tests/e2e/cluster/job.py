@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from aurl_trainer.monitor.records import read_records
 from tests.e2e.cluster.kube import get, kubectl, wait_for
 
 STEPS = 300
@@ -100,28 +101,29 @@ class Job:
         return found
 
     def steps(self, folder: Path) -> dict[int, tuple[float, frozenset[int]]]:
-        """Loss and sample ids of every step of the result, from the records beside the checkpoints."""
+        """Loss and sample ids of every step of the result, from the records beside the checkpoints.
+
+        Without steps that only some ranks tell of: a lost machine takes its last seconds of records along.
+        """
         import fsspec
 
         fs, path = fsspec.core.url_to_fs(self.uri, use_listings_cache=False, skip_instance_cache=True)
         fs.get(f"{path}/records/", f"{folder}/records/", recursive=True)
-        last: dict[int, int] = {}
-        ids: dict[int, set[int]] = {}
-        losses: dict[int, float] = {}
-        # A later generation's step replaces the same step that was done before and lost.
-        for file in sorted((folder / "records").glob("gen-*.jsonl")):
-            generation = int(file.name.split("-")[1])
-            for line in file.read_text().splitlines():
-                record = json.loads(line)
-                if record.get("kind") != "audit":
-                    continue
-                step = record["step"]
-                if generation > last.get(step, 0):
-                    last[step], ids[step] = generation, set()
-                ids[step] |= set(record["ids"])
-                if record.get("loss") is not None:
-                    losses[step] = record["loss"]
-        return {step: (losses[step], frozenset(ids[step])) for step in ids if step in losses}
+        worlds: dict[int, int] = {}
+        told: dict[int, dict[int, list[dict[str, Any]]]] = {}
+        for record in read_records(folder / "records", ("start", "audit")):
+            if record["kind"] == "start":
+                worlds[record["generation"]] = record["world"]
+            else:
+                told.setdefault(record["step"], {}).setdefault(record["generation"], []).append(record)
+        found = {}
+        for step, by_generation in told.items():
+            # A later generation's step replaces the same step that was done before and lost.
+            last = max(by_generation)
+            ranks = by_generation[last]
+            if len(ranks) == worlds.get(last):
+                found[step] = (ranks[0]["loss"], frozenset(i for r in ranks for i in r["ids"]))
+        return found
 
 
 OVERRIDES: dict[str, Any] = {"engine": {"steps": STEPS}, "monitor": {"audit": True}, "samples": {"count": 0}}
