@@ -6,6 +6,7 @@ Here: which parts stand where. Not here: the loop (engine/trainer.py), how a ran
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -69,7 +70,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.engine.parallel import World
     from aurl_trainer.engine.randomness import make_deterministic, seed_all
     from aurl_trainer.engine.resume.past import Past, read_past, surroundings
-    from aurl_trainer.engine.runtime import Runtime
+    from aurl_trainer.engine.runtime import Music, Runtime
     from aurl_trainer.engine.survival.preemption import Notice
     from aurl_trainer.engine.trainer import AdvancedTrainer
     from aurl_trainer.losses.framework import ComprehensiveLossFramework
@@ -78,7 +79,8 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.monitor.records import RecordWriter
     from aurl_trainer.monitor.setup import describe
     from aurl_trainer.monitor.uploads import uploading
-    from aurl_trainer.music.sampled import sample_pieces
+    from aurl_trainer.music.metrics import measure_all
+    from aurl_trainer.music.sampled import draw_pieces, write_pieces
     from aurl_trainer.store.kept import KeptPacks
     from aurl_trainer.store.location.place import Location
 
@@ -115,21 +117,16 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     uploads = uploading(experiment.checkpoint.uri, run_dir) if world.local_rank == 0 else None
     server = ProgressServer(int(port) if port and world.local_rank == 0 else None, host)
 
-    def sample(judged: torch.nn.Module, step: int) -> list[str]:
-        if experiment.samples.count == 0:
-            return []
+    def sample(judged: torch.nn.Module, step: int) -> Music:
         assert isinstance(judged, MusicTransformerVAEGAN)
-        folder = run_dir / RunFile.SAMPLES
-        files = sample_pieces(
-            judged,
-            prepared,
-            experiment.samples,
-            experiment.seed,
-            folder,
-            step,
-            alive=lambda: beats.phase(Phase.EVALUATE, step),
-        )
-        return [str(f.relative_to(run_dir)) for f in files]
+        pieces = draw_pieces(judged, prepared, experiment.samples, experiment.seed, step)
+
+        def write() -> list[str]:
+            alive = functools.partial(beats.phase, Phase.EVALUATE, step)
+            files = write_pieces(pieces, run_dir / RunFile.SAMPLES, step, alive=alive)
+            return [str(f.relative_to(run_dir)) for f in files]
+
+        return Music(measure_all(pieces), write)
 
     records: list[RecordWriter] = []
     told = describe(model, prepared, training, validation, world.device)

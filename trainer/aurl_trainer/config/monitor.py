@@ -21,10 +21,11 @@ class MonitorConfig(Config):
 
 
 class SamplesConfig(Config):
-    """Music sampled while training runs."""
+    """Music sampled while training runs, and measured (music/metrics.py)."""
 
     every: int = Field(default=0, ge=0)
-    """Steps between samplings; 0: only at the end."""
+    """Steps between samplings; 0: only at the end. A checkpoint of the same step holds what they measure:
+    `pitch_class_entropy`, `scale_consistency`, `polyphony`, `groove_consistency` and `empty_beat_rate`."""
     count: int = Field(default=4, ge=0, le=64)
     """Pieces per sampling; 0: none."""
     tokens: int = Field(default=512, ge=16)

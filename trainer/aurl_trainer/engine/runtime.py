@@ -61,9 +61,17 @@ class _NoProgress:
 
 
 @dataclass(frozen=True)
+class Music:
+    """Music that a model has written. `write` makes files of it, which takes long, and gives their names."""
+
+    metrics: Mapping[str, float]
+    write: Callable[[], list[str]]
+
+
+@dataclass(frozen=True)
 class Runtime:
     """What one rank's loop runs in. `sample(model, step)` is called on rank 0, with the
-    weights that the run is judged by, and returns the files it wrote."""
+    weights that the run is judged by."""
 
     world: World = field(default_factory=World.alone)
     beats: Beats = field(default_factory=_NoBeats)
@@ -75,6 +83,6 @@ class Runtime:
     """What generations before this one have written down; called in a thread, on rank 0 only."""
     surroundings: Mapping[str, str] = field(default_factory=dict)
     """What else decides the bits of a loss: versions, threads, device."""
-    sample: Callable[[nn.Module, int], list[str]] | None = None
+    sample: Callable[[nn.Module, int], Music] | None = None
     say: Callable[[str], None] = print
     """Takes a line for the log; called on rank 0 only."""

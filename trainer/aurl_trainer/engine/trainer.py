@@ -29,7 +29,7 @@ from aurl_trainer.engine.precision import Precision
 from aurl_trainer.engine.randomness import make_deterministic
 from aurl_trainer.engine.reporting.reporter import Reporter
 from aurl_trainer.engine.resume import samples
-from aurl_trainer.engine.runtime import Runtime
+from aurl_trainer.engine.runtime import Music, Runtime
 from aurl_trainer.engine.saves import SIGNALS, Saves
 from aurl_trainer.engine.state.averages import AveragedWeights
 from aurl_trainer.engine.state.plain import PlainState
@@ -140,6 +140,7 @@ class AdvancedTrainer:
         self._step = replace(self._step, model=runtime.world.wrap(self._model, average=not exact))
         self._model.train()
         position = self._make_up(position)
+        music: Music | None = None
         while position.step < steps:
             began = time.perf_counter()
             runtime.beats.phase(Phase.STEP, position.step)
@@ -169,12 +170,16 @@ class AdvancedTrainer:
             if last or _due(experiment.monitor.evaluate_every, position.step):
                 position, best = self._evaluate(position, experiment.monitor.evaluate_samples)
                 self._tell.update(position, Phase.EVALUATE)
+            # Before the save, which keeps what the music measures; its files are written beside the save.
+            music = None
+            if last or _due(experiment.samples.every, position.step):
+                position, music = self._sample(position)
             if last or best or _due(experiment.checkpoint.every, position.step):
                 self._saves.save(position, must=last or best)
                 self._tell.update(position, Phase.SAVE)
-            if not last and _due(experiment.samples.every, position.step):
-                self._sample(position)
-        return self._finish(position)
+            if not last:
+                self._write(position, music)
+        return self._finish(position, music)
 
     def _evaluate(self, position: Position, count: int | None) -> tuple[Position, bool]:
         """The position with its validation NLL, and whether that is the best so far."""
@@ -183,15 +188,22 @@ class AdvancedTrainer:
         return position.evaluated(self._validate(position, count).nll)
 
     def _make_up(self, position: Position) -> Position:
-        """With the evaluation that the world before was to make after this step, when it had to leave."""
-        monitor = self._state.experiment.monitor
-        if position.step == 0 or position.val_step == position.step:
+        """With what the world before was to measure after this step, when it had to leave.
+
+        Saved again where the checkpoint of this step would else lack what it is chosen by.
+        """
+        experiment, step, best, music = self._state.experiment, position.step, False, None
+        if step == 0:
             return position
-        if not _due(monitor.evaluate_every, position.step):
-            return position
-        position, best = self._evaluate(position, monitor.evaluate_samples)
-        if best:
+        unheard = _due(experiment.samples.every, step) and position.measured_step != step
+        if position.val_step != step and _due(experiment.monitor.evaluate_every, step):
+            position, best = self._evaluate(position, experiment.monitor.evaluate_samples)
+        if unheard:
+            position, music = self._sample(position)
+        chosen_by_music = unheard and experiment.samples.count > 0 and self._runtime.sample is not None
+        if best or (chosen_by_music and _due(experiment.checkpoint.every, step)):
             self._saves.save(position, must=True)
+        self._write(position, music)
         return position
 
     def _validate(self, position: Position, count: int | None) -> Evaluation:
@@ -218,21 +230,29 @@ class AdvancedTrainer:
         self._tell.left(step, reason)
         raise LeaveError(ExitCode.PREEMPTED if leaving else ExitCode.REJOIN, reason)
 
-    def _sample(self, position: Position) -> None:
+    def _sample(self, position: Position) -> tuple[Position, Music | None]:
+        """Music by the weights of this step, on rank 0, and the position with what it measures."""
         if self._runtime.sample is None or self._runtime.world.rank != 0:
+            return position, None
+        self._tell.enter(position, Phase.EVALUATE)
+        music = self._runtime.sample(self._state.judged(bare(self._model)), position.step)
+        return position.sampled(music.metrics), music
+
+    def _write(self, position: Position, music: Music | None) -> None:
+        if music is None:
             return
         self._tell.enter(position, Phase.EVALUATE)
-        files = self._runtime.sample(self._state.judged(bare(self._model)), position.step)
+        files = music.write()
         if files:
-            self._tell.sampled(position.step, files)
+            self._tell.sampled(position.step, files, music.metrics)
 
-    def _finish(self, position: Position) -> Outcome:
-        """Validate on everything that is held out, and sample; also after a resume at the last step."""
+    def _finish(self, position: Position, music: Music | None) -> Outcome:
+        """Validate on everything that is held out, and write music; also after a resume at the last step."""
         evaluation = None
         self._tell.finishing(position)
         if self._validation is not None and len(self._validation):
             evaluation = self._validate(position, None)
-        self._sample(position)
+        self._write(position, music or self._sample(position)[1])
         # The last save has gone on beside all that; without it the run is not over.
         self._saves.finish(position)
         self._tell.enter(position, Phase.END)

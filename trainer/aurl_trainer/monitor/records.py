@@ -155,10 +155,12 @@ class Noted:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Music sampled after `step`; `files` are relative to the run directory."""
+    """Music sampled after `step`, and what it measures (music/metrics.py). `files` are relative to the run
+    directory."""
 
     step: int
     files: list[str]
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

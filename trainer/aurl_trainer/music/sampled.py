@@ -1,6 +1,7 @@
-"""A trained model's pieces as files: sampled tokens become MIDI, WAV and MP3.
+"""A trained model's pieces: sampled tokens become scores, and these files: MIDI, WAV and MP3.
 
-Not here: how tokens are drawn (model/sampling.py), how notes become sound (rendering.py).
+Not here: how tokens are drawn (model/sampling.py), how notes become sound (rendering.py), what a piece
+measures (metrics.py).
 """
 
 from __future__ import annotations
@@ -37,14 +38,26 @@ def sample_pieces(
     label: str = "",
     alive: Callable[[], None] = lambda: None,
 ) -> list[Path]:
-    """Samples `config.count` pieces and writes each to `folder` as step-<step>-<label><n>.mid, .wav, .mp3.
+    """`draw_pieces`, then `write_pieces`; gives back the files."""
+    scores = draw_pieces(model, prepared, config, seed, step, prompts=prompts)
+    alive()
+    return write_pieces(scores, folder, step, label=label, alive=alive)
+
+
+def draw_pieces(
+    model: MusicTransformerVAEGAN,
+    prepared: PreparedData,
+    config: SamplesConfig,
+    seed: int,
+    step: int,
+    *,
+    prompts: Sequence[Sequence[int]] | None = None,
+) -> list[Any]:
+    """`config.count` pieces, symusic Scores; one in which the model wrote no note is without notes.
 
     One process calls this, on its own. It draws from generators keyed by (seed, step, n) and leaves torch's
     and the model's mode alone, so training goes on as if it had not been. `prompts` are token ids, one list
-    per piece or one for all, in place of the begin-of-piece token. `alive` is called after each file.
-
-    Gives back the files. What cannot be written (no synthesizer, a full disk) is a warning and left out, so
-    that sampling never ends a run; a piece in which the model wrote no note is a MIDI file without notes.
+    per piece or one for all, in place of the begin-of-piece token.
     """
     if not config.count:
         return []
@@ -60,9 +73,25 @@ def sample_pieces(
         eos_id=prepared.eos_id,
         forbidden=[prepared.bos_id],
     )
-    alive()
     tokenizer = prepared.tokenizer()
-    scores = [as_piano_piece(tokenizer.decode(row), tempo_known=tokenizer.config.tempos) for row in rows]
+    return [as_piano_piece(tokenizer.decode(row), tempo_known=tokenizer.config.tempos) for row in rows]
+
+
+def write_pieces(
+    scores: Sequence[Any],
+    folder: Path,
+    step: int,
+    *,
+    label: str = "",
+    alive: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Writes each piece to `folder` as step-<step>-<label><n>.mid, .wav, .mp3, and gives back the files.
+
+    What cannot be written (no synthesizer, a full disk) is a warning and left out, so that sampling never
+    ends a run. `alive` is called after each piece.
+    """
+    if not scores:
+        return []
     synthesizer = _synthesizer()
     files: list[Path] = []
     try:

@@ -39,6 +39,18 @@ def test_list_shows_each_checkpoint_and_the_best(run: Path) -> None:
     assert "1.2500" in lines[2]
 
 
+def test_list_shows_every_metric_where_that_is_asked_for(tmp_path: Path) -> None:
+    store, claim = open_run(str(tmp_path / "run"))
+    save(store, claim.id, 1, 10, metrics={"val_nll": 2.0, "scale_consistency": 0.875, "polyphony": 3.5})
+    save(store, claim.id, 2, 20, metrics={"val_nll": 1.0})
+    lines = call("list", tmp_path / "run", "--metrics")[1].splitlines()
+    assert lines[0].split()[-4:] == ["val", "NLL", "polyphony", "scale_consistency"]
+    assert lines[1].split()[-3:] == ["2.0000", "3.5000", "0.8750"]
+    assert lines[2].split()[-2:] == ["1.0000", "best"]
+    assert "polyphony" not in call("list", tmp_path / "run")[1]
+    assert "metric scale_consistency 0.8750" in call("show", f"{tmp_path / 'run'}@v1")[1]
+
+
 def test_list_as_json_is_for_scripts(run: Path) -> None:
     code, text = call("list", run / "checkpoints", "--json")
     found = json.loads(text)

@@ -7,7 +7,7 @@ what is told of saves (engine/saves.py), who listens (engine/runtime.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from aurl_trainer.contract import Cause, Phase, Progress
@@ -100,6 +100,7 @@ class Reporter:
                 phase=phase,
                 at=time.time(),
                 val_loss=at.val_nll,
+                music=dict(at.measured),
                 last_durable_step=step,
                 last_durable_name=name,
                 warnings=self._warnings[-5:],
@@ -115,10 +116,11 @@ class Reporter:
             )
             self.say(f"step {step}: validation {result.nll:.4f} nats a token over {result.tokens:,} tokens")
 
-    def sampled(self, step: int, files: Sequence[str]) -> None:
-        """Music that was written."""
-        self._records.write("samples", step=step, files=list(files))
-        self.say(f"step {step}: wrote {len(files)} files of music")
+    def sampled(self, step: int, files: Sequence[str], metrics: Mapping[str, float]) -> None:
+        """Music that was written, and what it measures."""
+        self._records.write("samples", step=step, files=list(files), metrics=dict(metrics))
+        told = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        self.say(f"step {step}: wrote {len(files)} files of music{f': {told}' if told else ''}")
 
     def note(
         self,
@@ -166,6 +168,7 @@ class Reporter:
             total_steps=self._steps,
             at=time.time(),
             val_loss=at.val_nll,
+            music=dict(at.measured),
             productive_seconds=at.productive_seconds,
             resumed_from=self._state.resumed_from,
             last_durable_step=step,

@@ -21,7 +21,8 @@ class Position:
     val_step: int | None = None
     best_nll: float | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
-    """What else was measured at `val_step`, by name: music metrics and the like."""
+    """What music that was sampled at `measured_step` measures, by name. Only the rank that samples knows."""
+    measured_step: int | None = None
 
     def stepped(self, seconds: float, tokens: int) -> Position:
         """One step further."""
@@ -32,8 +33,8 @@ class Position:
             tokens=self.tokens + tokens,
         )
 
-    def evaluated(self, nll: float, others: Mapping[str, float] | None = None) -> tuple[Position, bool]:
-        """With a validation NLL at this step and other measures, and whether the NLL is the best so far."""
+    def evaluated(self, nll: float) -> tuple[Position, bool]:
+        """With a validation NLL at this step, and whether that is the best so far."""
         best = self.best_nll is None or nll < self.best_nll
         return (
             replace(
@@ -41,14 +42,18 @@ class Position:
                 val_nll=nll,
                 val_step=self.step,
                 best_nll=nll if best else self.best_nll,
-                measured=dict(others or {}),
             ),
             best,
         )
 
+    def sampled(self, measured: Mapping[str, float]) -> Position:
+        """With what music measures that these weights have written."""
+        return replace(self, measured=dict(measured), measured_step=self.step)
+
     @property
     def metrics(self) -> dict[str, float]:
-        """What checkpoints may be chosen by: the NLL and all else that was measured at this very step."""
+        """What checkpoints may be chosen by: all that was measured with the weights of this very step."""
+        music = dict(self.measured) if self.measured_step == self.step else {}
         if self.val_nll is None or self.val_step != self.step:
-            return {}
-        return {**self.measured, "val_nll": self.val_nll}
+            return music
+        return {**music, "val_nll": self.val_nll}

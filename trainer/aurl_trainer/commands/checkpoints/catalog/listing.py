@@ -23,6 +23,7 @@ def list_(
     run: Annotated[
         str, typer.Argument(metavar="RUN|URL", help="A run, or a folder or URL below which runs lie.")
     ],
+    metrics: Annotated[bool, typer.Option("--metrics", help="Show every metric, not only the NLL.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the checkpoints of a run, oldest first; or the runs of a store.
@@ -34,6 +35,7 @@ def list_(
     \b
     Examples:
       aurl checkpoints list runs/bach
+      aurl checkpoints list runs/bach --metrics
       aurl checkpoints list s3://bucket/bach --json | jq '.checkpoints[].step'
       aurl checkpoints list s3://bucket          every run below it
     """
@@ -42,12 +44,12 @@ def list_(
 
     runs = runs_at(run)
     if len(runs) == 1 and runs[0].alone:
-        _list_run(RunStore(runs[0].location), as_json)
+        _list_run(RunStore(runs[0].location), metrics, as_json)
     else:
         _list_runs(run, runs, as_json)
 
 
-def _list_run(store: RunStore, as_json: bool) -> None:
+def _list_run(store: RunStore, metrics: bool, as_json: bool) -> None:
     from aurl_trainer.store.catalog.found import tags_of
     from aurl_trainer.store.catalog.index import gather, read_index
 
@@ -64,7 +66,7 @@ def _list_run(store: RunStore, as_json: bool) -> None:
         typer.echo(json.dumps({"uri": store.location.uri, "checkpoints": rows, "set_aside": aside}))
         return
     if rows:
-        _table(rows)
+        _table(rows, metrics)
     else:
         typer.echo(f"{store.location.uri}: no checkpoints yet")
     for damaged in aside:
@@ -91,12 +93,14 @@ def _row(name: CheckpointName, entry: Entry | None, problem: str, tags: Sequence
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> None:
-    made = Table("step", "save", "generation", "saved at", "size", "ranks", "val NLL", "")
+def _table(rows: list[dict[str, Any]], metrics: bool) -> None:
+    every = {name for row in rows for name in row.get("metrics", {})} if metrics else set()
+    more = sorted(every - {"val_nll"})
+    made = Table("step", "save", "generation", "saved at", "size", "ranks", "val NLL", *more, "")
     for row in rows:
         start = (str(row["step"]), str(row["number"]), str(row["generation"]))
         if "error" in row:
-            made.add_row(*start, "", "", "", "", row["error"])
+            made.add_row(*start, "", "", "", "", *("" for _ in more), row["error"])
             continue
         said = ["best"] if row["best"] else []
         made.add_row(
@@ -104,7 +108,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
             when(row["at"]),
             size(row["bytes"]),
             str(row["world"]),
-            number(row["metrics"].get("val_nll")),
+            *(number(row["metrics"].get(name)) for name in ("val_nll", *more)),
             ", ".join([*said, *row["tags"]]),
         )
     made.show()
