@@ -8,6 +8,7 @@ from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 
+from aurl_operator.backends.local.process.kernel import die_with_parent
 from bench.stops.trial import Trial, trials
 
 
@@ -17,7 +18,7 @@ def every_trial(seed: int, workers: int) -> Generator[Trial]:
     if workers == 1:
         yield from itertools.chain.from_iterable(trials(s) for s in seeds)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=die_with_parent)
     try:
         waiting: deque[Future[list[Trial]]] = deque(
             pool.submit(_of_one, next(seeds)) for _ in range(workers + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.format.names import GenerationId
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
@@ -150,6 +153,33 @@ def _probe(rank: int, world: int, folder: str) -> None:
 def test_storage_that_the_ranks_do_not_share_is_refused(ranks: RankPool, tmp_path: Path) -> None:
     for kind, message, _ in ranks.run(_probe, str(tmp_path)):
         assert kind == "CheckpointError" and "must name storage that all nodes share" in message
+
+
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
+
+
+def _probe_in_a_mount_of_its_own(rank: int, world: int, folder: str) -> list[str]:
+    """As on two nodes that both have a disk at that path; what this rank sees there afterwards."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for failed in (
+        libc.unshare(CLONE_NEWNS),
+        libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None),
+        libc.mount(b"none", folder.encode(), b"tmpfs", 0, None),
+    ):
+        if failed:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    try:
+        with pytest.raises(CheckpointError, match="must name storage that all nodes share"):
+            checkpointer(f"file://{folder}/run", rank, world).probe()
+        return Location(f"file://{folder}/run").names("")
+    finally:
+        libc.umount2(folder.encode(), 2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+def test_one_path_that_is_another_disk_on_each_node_is_refused(ranks: RankPool, tmp_path: Path) -> None:
+    assert ranks.run(_probe_in_a_mount_of_its_own, str(tmp_path)) == [[], []], "a probe was left"
+    assert list(tmp_path.iterdir()) == [], "the ranks had no mounts of their own"
 
 
 def _probe_file(rank: int, world: int, uri: str) -> None:

@@ -44,6 +44,11 @@ def open_store(uri: str, *, stream: bool = False) -> tuple[Any, str]:
     elif protocol in ("gs", "gcs"):
         # gcsfs else asks for each bucket's layout first, and waits a minute on stores that do not answer.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        # Where no metadata server is, each look for one is a wait of so many seconds.
+        os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
+        if not os.environ.get("STORAGE_EMULATOR_HOST") and not _configured("gs", "gcs", option="token"):
+            # Else gcsfs looks for credentials in four ways, and at last sends requests without any.
+            options["token"] = "google_default"
         options["requests_timeout"] = _aiohttp_timeout()
     elif protocol in ("az", "abfs", "abfss", "adl"):
         options |= {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
@@ -65,6 +70,11 @@ def is_local(fs: Any) -> bool:
 def is_async(fs: Any) -> bool:
     """Whether its operations are coroutines, so that each can be given a time; a wrapper is what it wraps."""
     return bool(fs.async_impl and getattr(fs, "fs", fs).async_impl)
+
+
+def _configured(*protocols: str, option: str) -> bool:
+    """Whether fsspec's own configuration (its files, or FSSPEC_GCS_TOKEN and the like) sets an option."""
+    return any(option in fsspec.config.conf.get(protocol, {}) for protocol in protocols)
 
 
 def _aiohttp_timeout() -> Any:
