@@ -2,7 +2,8 @@
 
 The arithmetic is torch.optim.swa_utils'; when to update is a function of the step, so a resume cannot get it
 wrong. Buffers are copied from the model at each update. Make it before the model is sharded or wrapped: it
-copies the model. Not here: averages of whole checkpoints (commands/average.py).
+copies the model. Where that is sharded then, shard `module` in the same way. Not here: averages of whole
+checkpoints (checkpoint/averaging.py).
 """
 
 from __future__ import annotations
