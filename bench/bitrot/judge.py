@@ -10,7 +10,7 @@ import torch
 
 from aurl_trainer.checkpoint.transfer import read
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
-from aurl_trainer.store.catalog.index import find
+from aurl_trainer.store.catalog.found import find
 from aurl_trainer.store.catalog.scan import Run
 from aurl_trainer.store.copying import copy
 from aurl_trainer.store.export.writing import export

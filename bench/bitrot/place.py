@@ -9,7 +9,8 @@ import torch
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.store.aside import set_aside
-from aurl_trainer.store.catalog.index import find, write_index
+from aurl_trainer.store.catalog.found import find
+from aurl_trainer.store.catalog.index import write_index
 from aurl_trainer.store.catalog.scan import Run
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.pieces import Piece
