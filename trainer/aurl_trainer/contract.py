@@ -64,6 +64,8 @@ class Env(StrEnum):
     """Seconds between SIGTERM and SIGKILL."""
     HANG_LIMITS = "AURL_HANG_LIMITS"
     """JSON object: seconds without progress by phase, as in `{"step": 300, "evaluate": 1800}`."""
+    PRESENCE = "AURL_PRESENCE"
+    """Seconds between two signs of life beside the checkpoints; all runs at one place must agree on it."""
     PEER_TIMEOUT = "AURL_PEER_TIMEOUT"
     """Seconds without a beat after which a rank or an agent counts as missing; 10 if absent."""
     ROUND = "AURL_ROUND"

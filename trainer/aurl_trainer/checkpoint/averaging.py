@@ -26,6 +26,7 @@ from aurl_trainer.store.format.names import GENERATIONS
 from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Wanted, stream
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.presence import BEAT_SECONDS
 from aurl_trainer.store.run_store import RunStore
 
 BUNCH_BYTES = 64 * 2**20
@@ -138,7 +139,7 @@ def save_mean(
         settings=CheckpointConfig(),
         rank=0,
         world=1,
-        beats=True,
+        beats=BEAT_SECONDS,
     )
     saver.probe()
     try:

@@ -32,7 +32,7 @@ from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Objects
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location.place import Location
-from aurl_trainer.store.presence import Presence, admit
+from aurl_trainer.store.presence import BEAT_SECONDS, WATCH_BEATS, Presence, admit
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import Claim, RunStore
 
@@ -84,8 +84,8 @@ class Checkpointer:
     `group` is the process group to agree through (one that moves CPU objects, as gloo does); None: the
     default group, or none at world 1. With `kept`, copies of the packs are kept on each node's disk, and
     after a regroup read from there or from a peer; `serves` is for one rank of each node. On local disks,
-    which are as near, nothing is kept. With `beats` the run shows that it lives, until `close`. Raises
-    CheckpointError for a URL whose protocol is unknown.
+    which are as near, nothing is kept. With `beats`, seconds between two, the run shows that it lives,
+    until `close`. Raises CheckpointError for a URL whose protocol is unknown.
     """
 
     def __init__(
@@ -100,14 +100,15 @@ class Checkpointer:
         group: dist.ProcessGroup | None = None,
         kept: KeptPacks | None = None,
         serves: bool = True,
-        beats: bool = False,
+        beats: float | None = None,
     ) -> None:
         place = Location(uri)
         keeps = kept is not None and not place.local
         self._store = RunStore(KeepingLocation(uri, kept) if kept is not None and keeps else place)
         self._neighbours = Neighbours(kept, serves) if kept is not None and keeps else None
         self._run = run
-        self._presence = Presence(place, run) if beats and rank == 0 else None
+        self._presence = Presence(place, run, beats) if beats and rank == 0 else None
+        self._watch = WATCH_BEATS * (beats or BEAT_SECONDS)
         self._identity = fingerprint
         self._settings = settings
         self._ranks = Ranks(rank, world, group)
@@ -142,7 +143,7 @@ class Checkpointer:
 
         def claim() -> tuple[Claim, list[CheckpointName]]:
             store.check_identity(self._identity)
-            admit(store, self._run, take_over=self._settings.take_over)
+            admit(store, self._run, take_over=self._settings.take_over, watch=self._watch)
             if self._presence is not None:
                 self._presence.begin()
             taken = store.claim(self._run, self._identity, self._ranks.size)

@@ -83,6 +83,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.music.sampled import draw_pieces, write_pieces
     from aurl_trainer.store.kept import KeptPacks
     from aurl_trainer.store.location.place import Location
+    from aurl_trainer.store.presence import BEAT_SECONDS
 
     experiment = _experiment(config)
     notice = Notice(float(os.environ.get(Env.GRACE_SECONDS, "inf"))).listen()
@@ -109,7 +110,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
         group=world.host_group(),
         kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
         serves=world.local_rank == 0,
-        beats=True,
+        beats=float(os.environ.get(Env.PRESENCE, BEAT_SECONDS)),
     )
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)

@@ -25,8 +25,9 @@ PRESENCE = "presence"
 """The folder of these objects."""
 
 BEAT_SECONDS = 20.0
-WATCH_SECONDS = 70.0
-"""Without a beat for so long a run counts as dead: three may fail."""
+WATCH_BEATS = 3.5
+"""Without a beat for so many times that long a run counts as dead: three may fail."""
+WATCH_SECONDS = WATCH_BEATS * BEAT_SECONDS
 
 
 class Presence:
