@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 PARTIAL = ".partial"
 """How the name of a file ends that is not whole yet; it begins with a dot. `names` does not see it."""
+
+BEHIND_BYTES = 32 * 2**20
+"""Brought to the disk as soon as so many are written: else it would be idle until the last one, and the fsync
+at the end would wait for all of them."""
+
+_data_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
 def put(path: Path, data: bytes) -> None:
@@ -38,7 +45,12 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     make_folder(path.parent)
     try:
         with path.open("wb") as file:
-            yield file
+            behind = _Behind(file)
+            try:
+                yield cast(BinaryIO, behind)
+            finally:
+                behind.end()
+            behind.check()
             file.flush()
             os.fsync(file.fileno())
         sync_folder(path.parent)
@@ -46,6 +58,46 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         raise
+
+
+class _Behind:
+    """A file whose bytes a thread brings to the disk while more are being written.
+
+    The system tells of a failed write-back once, so what the thread was told is kept and raised.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._fresh = 0
+        self._failed: OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        self.check()
+        written = self._file.write(data)
+        self._fresh += written
+        if self._fresh >= BEHIND_BYTES and not (self._thread and self._thread.is_alive()):
+            self._file.flush()
+            self._fresh = 0
+            self._thread = threading.Thread(target=self._sync, name="write-back", daemon=True)
+            self._thread.start()
+        return written
+
+    def _sync(self) -> None:
+        try:
+            _data_sync(self._file.fileno())
+        except OSError as error:
+            self._failed = error
+
+    def check(self) -> None:
+        """Raises the OSError of a write-back that failed."""
+        if self._failed is not None:
+            raise self._failed
+
+    def end(self) -> None:
+        """The file may be closed on return."""
+        if self._thread is not None:
+            self._thread.join()
 
 
 def make_folder(folder: Path) -> None:

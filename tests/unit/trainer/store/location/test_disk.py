@@ -1,0 +1,56 @@
+"""Large files on a local disk: brought there while they are written, whole or gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from aurl_trainer.errors import CheckpointError
+from aurl_trainer.store.location import disk
+from aurl_trainer.store.location.place import Location
+
+WAIT = 30.0
+
+
+def test_what_is_written_goes_to_the_disk_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "BEHIND_BYTES", 1000)
+    synced = threading.Event()
+
+    def sync(descriptor: int) -> None:
+        os.fsync(descriptor)
+        synced.set()
+
+    monkeypatch.setattr(disk, "_data_sync", sync)
+    with disk.writing(tmp_path / "packs" / "x.pack") as file:
+        for number in range(10):
+            file.write(bytes([number]) * 300)
+        assert synced.wait(WAIT), "nothing was brought to the disk before the end"
+        file.write(b"end")
+    expected = b"".join(bytes([number]) * 300 for number in range(10)) + b"end"
+    assert (tmp_path / "packs" / "x.pack").read_bytes() == expected
+
+
+def test_a_failed_write_back_fails_the_file_even_if_the_last_sync_would_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells of it once: the fsync at the end may say that all is well."""
+    monkeypatch.setattr(disk, "BEHIND_BYTES", 1000)
+    failed = threading.Event()
+
+    def broken(descriptor: int) -> None:
+        failed.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(disk, "_data_sync", broken)
+    place = Location(str(tmp_path))
+    refused = pytest.raises(CheckpointError, match=r"x\.pack: cannot be written: Input/output error")
+    with refused, place.writing("x.pack") as file:
+        file.write(bytes(2000))
+        assert failed.wait(WAIT)
+    assert not (tmp_path / "x.pack").exists()
