@@ -1,13 +1,14 @@
 """The parts of a training state that hold tensors: a model and its optimizer.
 
 A part gives its tree of live tensors for saving, gives the same tree as the target of a load, and takes what
-is not a tensor from a loaded tree. Names are torch's fully qualified ones, the same with or without DDP and,
-through torch.distributed.checkpoint.state_dict, for sharded models.
+is not a tensor from a loaded tree. The trees are those of torch.distributed.checkpoint.state_dict: names are
+the same with or without DDP or compilation, and for sharded models. Where names hold no wrapper, the trees
+are made here: training waits for a capture, and DCP can take as long for one as copying the tensors takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -18,6 +19,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+
+WRAPPERS = frozenset({"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
+"""What modules around another one call it. A module of one's own may be called so, too: DCP knows."""
 
 
 @runtime_checkable
@@ -42,7 +46,8 @@ class ModelPart:
 
     def capture(self) -> dict[str, Any]:
         """See Part."""
-        return dict(get_model_state_dict(self._model))
+        state = self._model.state_dict()
+        return dict(state if _plain(state) else get_model_state_dict(self._model))
 
     def target(self, saved: Collection[str]) -> dict[str, Any]:
         """See Part."""
@@ -66,22 +71,21 @@ class OptimizerPart:
 
     def capture(self) -> dict[str, Any]:
         """See Part."""
-        if self._optimizer.state:
-            return cast(dict[str, Any], get_optimizer_state_dict(self._model, self._optimizer))
-        return {"state": {}, "param_groups": self._groups()}
-
-    def _groups(self) -> list[dict[str, Any]]:
-        names = {id(p): _bare(n) for n, p in self._model.named_parameters()}
-        return [
-            {k: [names[id(p)] for p in v] if k == "params" else v for k, v in group.items()}
-            for group in self._optimizer.param_groups
-        ]
+        names = {id(p): n for n, p in self._model.named_parameters()}
+        if not _plain(names.values()):
+            if self._optimizer.state:
+                return cast(dict[str, Any], get_optimizer_state_dict(self._model, self._optimizer))
+            names = {key: _bare(name) for key, name in names.items()}
+        tree = self._optimizer.state_dict()
+        order = [names[id(p)] for group in self._optimizer.param_groups for p in group["params"]]
+        groups = [g | {"params": [order[number] for number in g["params"]]} for g in tree["param_groups"]]
+        return {"state": {order[number]: s for number, s in tree["state"].items()}, "param_groups": groups}
 
     def target(self, saved: Collection[str]) -> dict[str, Any]:
         """See Part. Makes the optimizer's state if it has none; its weights must be loaded afterwards."""
         having = {p for k in saved if k.startswith("state.") for p in _prefixes(k.removeprefix("state."))}
         if not having:
-            return {"state": {}, "param_groups": self._groups()}
+            return {"state": {}, "param_groups": self.capture()["param_groups"]}
         tree = cast(dict[str, Any], get_optimizer_state_dict(self._model, self._optimizer))
         return {**tree, "state": {k: v for k, v in tree["state"].items() if k in having}}
 
@@ -101,8 +105,11 @@ def _prefixes(key: str) -> list[str]:
     return [key[:i] for i, letter in enumerate(key) if letter == "."]
 
 
+def _plain(names: Iterable[str]) -> bool:
+    """Whether no wrapper may be in any of the names."""
+    return all(WRAPPERS.isdisjoint(name.split(".")) for name in names)
+
+
 def _bare(name: str) -> str:
-    """A parameter's name without the wrappers that torch.distributed.checkpoint leaves out, too."""
-    return ".".join(
-        p for p in name.split(".") if p not in ("module", "_orig_mod", "_checkpoint_wrapped_module")
-    )
+    """A parameter's name without the wrappers."""
+    return ".".join(p for p in name.split(".") if p not in WRAPPERS)
