@@ -23,11 +23,12 @@ class Plans:
         self._ranks = ranks
         self._planner = TensorSavePlanner()
         self._items: list[WriteItem] = []
+        self._tensors: Mapping[str, torch.Tensor] = {}
         self._shape: dict[str, Any] | None = None
 
     def take(self, tensors: Mapping[str, torch.Tensor]) -> bool:
         """Takes the tensors to save; whether they can be saved as planned before. No collective."""
-        self._planner.set_up_planner(cast(dict[str, Any], tensors), None, self._ranks.rank == 0)
+        self._tensors = tensors
         shape = {key: _shape(tensor) for key, tensor in tensors.items()}
         known = self._shape == shape
         self._shape = shape
@@ -36,6 +37,7 @@ class Plans:
     def make(self) -> None:
         """Plans anew with all ranks. Raises CheckpointError on all of them if one cannot."""
         shape, self._shape = self._shape, None
+        self._set_up()
         plans = self._ranks.together(caught(self._planner.create_local_plan))
 
         def divide() -> list[SavePlan]:
@@ -47,7 +49,18 @@ class Plans:
 
     def boxes(self) -> list[tuple[WriteItem, torch.Tensor]]:
         """What this rank saves: live tensors, or views into them."""
-        return [(i, cast(torch.Tensor, self._planner.resolve_data(i)).detach()) for i in self._items]
+        if any(isinstance(self._tensors[i.index.fqn], DTensor) for i in self._items):
+            self._set_up()
+        return [(i, self._resolve(i)) for i in self._items]
+
+    def _resolve(self, item: WriteItem) -> torch.Tensor:
+        tensor = self._tensors[item.index.fqn]
+        if isinstance(tensor, DTensor):
+            tensor = cast(torch.Tensor, self._planner.resolve_data(item))
+        return tensor.detach() if tensor.requires_grad else tensor
+
+    def _set_up(self) -> None:
+        self._planner.set_up_planner(cast(dict[str, Any], self._tensors), None, self._ranks.rank == 0)
 
 
 def _shape(tensor: torch.Tensor) -> tuple[Any, ...]:

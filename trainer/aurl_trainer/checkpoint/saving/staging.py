@@ -7,7 +7,7 @@ is on a CUDA device. While a save is on its way nothing else may be staged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -30,12 +30,27 @@ class Box:
     content: memoryview
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where in the buffer each box goes; the same from save to save as long as the boxes are.
+
+    Of `found`, `copied` are the numbers of those that are copied, into `targets`.
+    """
+
+    items: list[WriteItem] = field(default_factory=list)
+    identities: list[tuple[Any, ...]] = field(default_factory=list)
+    copied: list[int] = field(default_factory=list)
+    targets: list[torch.Tensor] = field(default_factory=list)
+    found: list[Box] = field(default_factory=list)
+
+
 class Staging:
     """The buffer. `bytes` is its size, `pinned` whether devices copy into it at full speed."""
 
     def __init__(self) -> None:
         self._buffer = _NOTHING
         self._bytes = memoryview(b"")
+        self._layout = _Layout()
 
     @property
     def bytes(self) -> int:
@@ -52,26 +67,43 @@ class Staging:
 
         Raises RuntimeError or MemoryError when there is no memory for it.
         """
-        places: dict[tuple[Any, ...], int] = {}
-        end = 0
-        for _, tensor in boxes:
-            if places.setdefault(_identity(tensor), end) == end:
-                end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        items = [item for item, _ in boxes]
+        identities = [_identity(tensor) for _, tensor in boxes]
+        if self._layout.items != items or self._layout.identities != identities:
+            self._layout = _Layout()  # it would keep the old buffer
+            self._layout = self._lay_out(boxes, identities)
+        layout = self._layout
         cuda = any(tensor.is_cuda for _, tensor in boxes)
-        self._reserve(end, cuda)
-        done: set[int] = set()
-        found = []
         with torch.no_grad():
-            for item, tensor in boxes:
-                at = places[_identity(tensor)]
-                if tensor.nbytes and at not in done:
-                    done.add(at)
-                    target = self._buffer[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-                    target.copy_(tensor, non_blocking=cuda)
-                found.append(box_of(item, self._bytes[at : at + tensor.nbytes]))
+            # One call for all: by single ones training would wait for Python as long as for the copy.
+            sources = [boxes[number][1] for number in layout.copied]
+            if sources:
+                torch._foreach_copy_(layout.targets, sources, non_blocking=cuda)
         if cuda:
             torch.cuda.synchronize()
-        return found
+        return list(layout.found)
+
+    def _lay_out(
+        self, boxes: Sequence[tuple[WriteItem, torch.Tensor]], identities: list[tuple[Any, ...]]
+    ) -> _Layout:
+        places: dict[tuple[Any, ...], int] = {}
+        copied = []
+        end = 0
+        for number, (_, tensor) in enumerate(boxes):
+            if identities[number] not in places:
+                places[identities[number]] = end
+                end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+                if tensor.nbytes:
+                    copied.append(number)
+        self._reserve(end, any(tensor.is_cuda for _, tensor in boxes))
+        targets, found = [], []
+        for number in copied:
+            tensor, at = boxes[number][1], places[identities[number]]
+            targets.append(self._buffer[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
+        for number, (item, tensor) in enumerate(boxes):
+            at = places[identities[number]]
+            found.append(box_of(item, self._bytes[at : at + tensor.nbytes]))
+        return _Layout([item for item, _ in boxes], identities, copied, targets, found)
 
     def _reserve(self, size: int, cuda: bool) -> None:
         if size > self.bytes:
