@@ -55,6 +55,8 @@ def open_store(uri: str, *, stream: bool = False) -> tuple[Any, str]:
     fs, root = fsspec.core.url_to_fs(uri, **options)
     if protocol in ("s3", "s3a"):
         fs.retries = 1
+        if stream:
+            fs.connect()  # else several threads would each make a client of their own for it
     elif protocol in ("gs", "gcs") and not stream:
         _without_retries(fs)
     elif protocol in ("az", "abfs", "abfss", "adl") and not stream:

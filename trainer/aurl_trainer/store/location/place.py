@@ -18,6 +18,7 @@ import copy
 import math
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ class Location:
 
     def __init__(self, uri: str, filesystem: Any = None, patience: Patience | None = None) -> None:
         self.uri = shown(uri)
-        self._source = uri
+        self._streaming = _Streaming(uri)
         self._given = filesystem is not None
         self._patience = patience or Patience()
         self._deadline: float | None = None
@@ -187,7 +188,7 @@ class Location:
                 raise
 
     def _stream(self, name: str) -> Any:
-        fs = self.fs if self._given else open_store(self._source, stream=True)[0]
+        fs = self.fs if self._given else self._streaming.get()
         return fs.open(self.path(name), "wb", block_size=BLOCK_BYTES)
 
     # -- reading ----------------------------------------------------------------------------------------
@@ -278,3 +279,19 @@ class Location:
             ) from None
         if found != name.encode():
             raise CheckpointError(f"{self.uri}: gives back other bytes than were written")
+
+
+class _Streaming:
+    """The file system for streams, made when it is first needed: a client takes long to make."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._fs: Any = None
+
+    def get(self) -> Any:
+        """The same for all threads."""
+        with self._lock:
+            if self._fs is None:
+                self._fs = open_store(self._uri, stream=True)[0]
+            return self._fs
