@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 import pytest
+import torch
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location.patience import Patience
@@ -14,6 +15,7 @@ from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from tests.integration.stores.conftest import Faulty
 from tests.integration.stores.proxy import PASS, Answer, Rule, Seen
+from tests.unit.trainer.checkpoint.small import checkpointer
 from tests.unit.trainer.store.made import open_run, save
 
 pytestmark = pytest.mark.processes
@@ -115,6 +117,29 @@ def test_a_silent_store_is_left_at_the_deadline(faulty: Faulty) -> None:
     with pytest.raises(UnavailableError):
         bounded.get("m/x")
     assert time.monotonic() - began < 40.0, "the deadline of a second did not hold"
+
+
+def test_a_save_whose_store_falls_silent_has_ended_at_its_deadline_and_the_next_one_counts(
+    faulty: Faulty,
+) -> None:
+    """Without the deadline the upload would go on for minutes, and the next save could not begin."""
+    state = {"model": {"w": torch.randn(1000)}}
+    opener = checkpointer(faulty.uri, deadline=2.0)
+    opener.open(state)
+    opener.save(1, state, {})
+    faulty.proxy.reset(lambda seen: Answer(delay=50.0) if seen.writes else PASS)
+    state["model"]["w"] += 1
+    began = time.monotonic()
+    opener.saver.begin(2, state, {}, {})
+    with pytest.raises(CheckpointError):
+        opener.saver.finish()
+    faulty.proxy.reset()
+    assert opener.saver.tidy(40.0 - (time.monotonic() - began)), "the upload went on beyond its deadline"
+    state["model"]["w"] += 1
+    opener.save(3, state, {})
+    fresh = RunStore(Location(faulty.uri))
+    assert [name.step for name in fresh.valid()] == [1, 3]
+    assert all(verify(fresh, name).good for name in fresh.valid())
 
 
 FINAL = {

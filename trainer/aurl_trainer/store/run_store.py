@@ -9,6 +9,7 @@ Not here: tensors, and agreement among ranks (checkpoint/; only rank 0 writes th
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ class RunStore:
     def __init__(self, location: Location) -> None:
         self.location = location
         self._manifests: dict[CheckpointName, Manifest] = {}
+
+    def until(self, deadline: float) -> RunStore:
+        """The same, through a location whose every operation ends by `deadline`; see Location.until."""
+        bounded = copy.copy(self)
+        bounded.location = self.location.until(deadline)
+        return bounded
 
     # -- reading ----------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from aurl_trainer.checkpoint.saving import packing
 from aurl_trainer.checkpoint.saving import saver as saver_module
-from aurl_trainer.checkpoint.saving import upload
 from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.saving.planning import Plans
 from aurl_trainer.checkpoint.saving.saver import Saver
@@ -252,7 +252,7 @@ def test_a_fenced_save_tells_to_leave() -> None:
 
 
 def test_much_to_write_goes_up_in_several_packs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "SPLIT_BYTES", 4000)
+    monkeypatch.setattr(packing, "SPLIT_BYTES", 4000)
     monkeypatch.setattr(os, "cpu_count", lambda: 16)  # hashes are taken by several threads, too
     meet = threading.Barrier(3, timeout=WAIT)
 
@@ -273,7 +273,7 @@ def test_much_to_write_goes_up_in_several_packs_at_once(monkeypatch: pytest.Monk
 
 
 def test_one_failing_pack_stops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "SPLIT_BYTES", 4000)
+    monkeypatch.setattr(packing, "SPLIT_BYTES", 4000)
 
     def broken(number: int, kind: str, path: str) -> None:
         if kind == "create" and "rank-0000-2" in path:

@@ -44,10 +44,14 @@ class Errand:
     def __init__(self, work: Callable[[], None], name: str) -> None:
         self._work = work
         self.fatal: BaseException | None = None
+        self._begin = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        self._begin.set()
 
     def _run(self) -> None:
+        # Else it keeps the interpreter for a while, and whoever starts it waits for that.
+        self._begin.wait()
         try:
             self._work()
         except BaseException as error:
@@ -64,7 +68,8 @@ class Errand:
 class Flight:
     """A save under way. `work` does it and returns how it went; `after` follows where it went well.
 
-    `work` sets `committing` before the manifest may exist, and `placed` to what this rank's packs hold.
+    It has so many `seconds`; `deadline` is their end, by time.monotonic. `work` sets `committing` before the
+    manifest may exist, and `placed` to what this rank's packs hold.
     """
 
     def __init__(
@@ -72,7 +77,7 @@ class Flight:
         name: CheckpointName,
         rank: int,
         stage: float,
-        deadline: float,
+        seconds: float,
         work: Callable[[Flight], Landing],
         after: Callable[[], None],
     ) -> None:
@@ -80,9 +85,10 @@ class Flight:
         self.committing = False
         self.placed: dict[str, Placed] = {}
         self.began = time.monotonic()
+        self.deadline = self.began + seconds
         self._rank = rank
         self._stage = stage
-        self._deadline = deadline
+        self._seconds = seconds
         self._work = work
         self._after = after
         self._landing: Landing | None = None
@@ -98,8 +104,8 @@ class Flight:
         """How it ended; None: it is under way. Raises what ended the thread, if anything did."""
         if self._errand.fatal is not None:
             raise self._errand.fatal
-        if self._landing is None and time.monotonic() > self.began + self._deadline:
-            self.fail(f"not durable within {self._deadline:g} s, which checkpoint.deadline allows a save")
+        if self._landing is None and time.monotonic() > self.deadline:
+            self.fail(f"not durable within {self._seconds:g} s, which checkpoint.deadline allows a save")
         return self._landing
 
     def give_up(self, why: str) -> None:

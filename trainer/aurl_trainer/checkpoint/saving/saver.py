@@ -273,20 +273,21 @@ class Saver:
     ) -> Landing:
         """All that happens in the thread."""
         rank, name = self._ranks.rank, flight.name
-        uploaded = self._uploader.upload(boxes, name, self._earlier, flight.check)
+        store = self._store.until(flight.deadline)
+        uploaded = self._uploader.upload(boxes, name, self._earlier, flight.check, flight.deadline)
         boxes.clear()
         flight.placed = uploaded.placed
         durable = time.monotonic()
         if rank:
             flight.check()
-            self._store.location.put(name.piece(rank), uploaded.piece.to_bytes())
+            store.location.put(name.piece(rank), uploaded.piece.to_bytes())
         else:
             pieces = [uploaded.piece]
-            pieces += [self._piece(flight, other) for other in range(1, self._ranks.size)]
+            pieces += [self._piece(store, flight, other) for other in range(1, self._ranks.size)]
             manifest = self._manifest(name, pieces, scalars, extra, metrics)
             flight.check()
             flight.committing = True
-            self._store.commit(manifest)
+            store.commit(manifest)
         return Landing(
             rank,
             staged,
@@ -297,13 +298,13 @@ class Saver:
             flight.committing,
         )
 
-    def _piece(self, flight: Flight, rank: int) -> Piece:
+    def _piece(self, store: RunStore, flight: Flight, rank: int) -> Piece:
         """Waits for what another rank has to tell."""
         wait, longest = PIECE_WAITS
         while True:
             flight.check()
             try:
-                return Piece.parse(self._store.location.get(flight.name.piece(rank)), str(flight.name), rank)
+                return Piece.parse(store.location.get(flight.name.piece(rank)), str(flight.name), rank)
             except FileNotFoundError:
                 time.sleep(wait)
                 wait = min(2 * wait, longest)

@@ -1,29 +1,27 @@
-"""From staged bytes to durable packs: hash, refer to what is there already, compress, write in parallel.
+"""From staged bytes to durable packs: hash, refer to what is there, and have the rest written meanwhile.
 
-Runs in the thread of a save. No torch, no collectives. Not here: the commit (saver.py).
+Runs in the thread of a save. No torch, no collectives. Not here: how packs are written (packing.py), and the
+commit (saver.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import itertools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from aurl_trainer.checkpoint.saving.packing import Packing
 from aurl_trainer.checkpoint.saving.staging import Box
 from aurl_trainer.store.format.compression import Compression
-from aurl_trainer.store.format.manifest import Pack
 from aurl_trainer.store.format.names import CheckpointName
-from aurl_trainer.store.format.packs import PIECE_BYTES, PackWriter
+from aurl_trainer.store.format.packs import PIECE_BYTES
 from aurl_trainer.store.format.pieces import Piece, PieceChunk
 from aurl_trainer.store.incremental import Placed, reusable
 from aurl_trainer.store.location.place import Location
-
-SPLIT_BYTES = 64 * 2**20
-"""A rank's pack is divided for parallel uploads where each has at least so much to write."""
 
 MOST_HASHERS = 4
 """Threads that hash at the same time, at most; a quarter of the cores where there are fewer."""
@@ -57,69 +55,56 @@ class Uploader:
         name: CheckpointName,
         earlier: Mapping[str, Placed],
         alive: Callable[[], None],
+        deadline: float = math.inf,
     ) -> Uploaded:
         """Durable on return. `earlier` is what the last committed checkpoint holds, by hash.
 
         `alive` is called between pieces and raises to give the save up. Raises CheckpointError when the store
-        refuses.
+        refuses, or has not taken all by `deadline` (by time.monotonic).
         """
-        hashes = self._hashes(boxes, alive)
-        contents = dict(zip(hashes, boxes, strict=True))
-        sizes = [(h, box.content.nbytes) for h, box in contents.items()]
-        kept = reusable(sizes, earlier, name.number, self._whole_every)
-        fresh = [(h, box) for h, box in contents.items() if h not in kept]
-        placed = kept | self._write(fresh, name, alive)
+        digests: list[str] = []
+        contents: dict[str, Box] = {}
+        with (
+            Packing(
+                self._location.until(deadline),
+                lambda part: name.pack(self._rank, part),
+                self._compression,
+                most=self._uploads,
+                alive=alive,
+            ) as packing,
+            contextlib.closing(self._hashed(boxes, alive)) as hashed,
+        ):
+            for digest, box in hashed:
+                digests.append(digest)
+                if digest not in contents and digest not in earlier:
+                    packing.add(digest, box)
+                contents.setdefault(digest, box)
+            # Only all contents together tell which earlier packs are worth keeping.
+            sizes = [(digest, box.content.nbytes) for digest, box in contents.items()]
+            kept = reusable(sizes, earlier, name.number, self._whole_every)
+            for digest, box in contents.items():
+                if digest in earlier and digest not in kept:
+                    packing.add(digest, box)
+            written = packing.finish()
+        placed = kept | written
         return Uploaded(
-            self._piece(name, list(zip(hashes, boxes, strict=True)), placed),
+            self._piece(name, list(zip(digests, boxes, strict=True)), placed),
             placed,
-            sum(p.stored.bytes for h, p in placed.items() if h not in kept),
+            sum(p.stored.bytes for p in written.values()),
             sum(p.stored.bytes for p in kept.values()),
         )
 
-    def _hashes(self, boxes: Sequence[Box], alive: Callable[[], None]) -> list[str]:
+    def _hashed(self, boxes: Sequence[Box], alive: Callable[[], None]) -> Generator[tuple[str, Box]]:
+        """Each box with its content's hash, in order."""
         if self._hashers == 1:
-            return [_hash(box.content, alive) for box in boxes]
-        with ThreadPoolExecutor(self._hashers, thread_name_prefix="hash") as pool:
-            return list(pool.map(lambda box: _hash(box.content, alive), boxes))
-
-    def _write(
-        self, fresh: Sequence[tuple[str, Box]], name: CheckpointName, alive: Callable[[], None]
-    ) -> dict[str, Placed]:
-        shares = _divide(fresh, self._uploads)
-        if len(shares) <= 1:
-            return {} if not shares else self._write_pack(shares[0], name.pack(self._rank), alive)
-        failed: list[BaseException] = []
-
-        def watched() -> None:
-            alive()
-            if failed:
-                raise failed[0]
-
-        def write(part: int) -> dict[str, Placed]:
-            try:
-                return self._write_pack(shares[part], name.pack(self._rank, part), watched)
-            except BaseException as error:
-                failed.append(error)  # the others need not go on
-                raise
-
-        with ThreadPoolExecutor(len(shares), thread_name_prefix="upload") as pool:
-            results = list(pool.map(write, range(len(shares))))
-        return {h: placed for result in results for h, placed in result.items()}
-
-    def _write_pack(
-        self, share: Sequence[tuple[str, Box]], path: str, alive: Callable[[], None]
-    ) -> dict[str, Placed]:
-        found = {}
-        with self._location.writing(path) as file:
-            pack = PackWriter(file, self._compression.level, alive)
-            for digest, box in share:
-                key = f"{box.key} {box.offsets} {box.content.nbytes}"
-                worth = self._compression.worth(key, box.content)
-                found[digest] = pack.add(box.content, digest, worth)
-                if worth:
-                    self._compression.learned(key, box.content.nbytes, found[digest].bytes)
-        whole = Pack(path=path, bytes=pack.bytes)
-        return {digest: Placed(whole, stored) for digest, stored in found.items()}
+            yield from ((_hash(box.content, alive), box) for box in boxes)
+            return
+        pool = ThreadPoolExecutor(self._hashers, thread_name_prefix="hash")
+        try:
+            futures = [pool.submit(_hash, box.content, alive) for box in boxes]
+            yield from ((future.result(), box) for future, box in zip(futures, boxes, strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _piece(
         self, name: CheckpointName, boxes: Sequence[tuple[str, Box]], placed: Mapping[str, Placed]
@@ -153,14 +138,3 @@ def _hash(content: memoryview, alive: Callable[[], None]) -> str:
         alive()
         digest.update(content[start : start + PIECE_BYTES])
     return digest.hexdigest()
-
-
-def _divide(fresh: Sequence[tuple[str, Box]], most: int) -> list[list[tuple[str, Box]]]:
-    """Neighbouring contents into at most `most` packs of about equal size, each worth an object."""
-    total = sum(box.content.nbytes for _, box in fresh)
-    count = max(1, min(most, total // SPLIT_BYTES))
-    before = itertools.accumulate((box.content.nbytes for _, box in fresh), initial=0)
-    shares: list[list[tuple[str, Box]]] = [[] for _ in range(count)]
-    for at, item in zip(before, fresh, strict=False):
-        shares[min(count - 1, math.floor(at * count / max(total, 1)))].append(item)
-    return [share for share in shares if share]

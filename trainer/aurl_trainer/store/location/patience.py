@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tenacity import (
@@ -39,11 +39,11 @@ class Patience:
     longest: float = 20.0
 
     def within(self, deadline: float | None) -> Patience:
-        """The same, but done at `deadline` (by time.monotonic)."""
+        """The same, but done at `deadline` (by time.monotonic) at the latest."""
         if deadline is None:
             return self
         left = max(deadline - time.monotonic(), 0.0)
-        return Patience(self.attempts, left, self.first, self.longest)
+        return replace(self, seconds=min(self.seconds, left))
 
     def persist(self, act: Callable[[float], T]) -> T:
         """The result of `act`, which is given the seconds left for it; tried again while its errors pass.
