@@ -16,6 +16,7 @@ import torch
 from bench.checkpoint import parts
 from bench.checkpoint.place import place
 from bench.checkpoint.state import count
+from bench.checkpoint.subjects import DOES
 
 AIMS = {"stall_ratio": 1.3, "share_of_wall_time": 0.005}
 """At most."""
@@ -36,7 +37,9 @@ def main() -> None:
     parser.add_argument(
         "--store", choices=("file", "s3"), default="file", help="s3 of AWS_ENDPOINT_URL, or moto"
     )
-    parser.add_argument("--saves", type=int, default=3, help="measured ones of each kind (3)")
+    parser.add_argument(
+        "--saves", type=int, default=5, help="measured ones of each kind, beside a first one (5)"
+    )
     parser.add_argument("--parts", default="stall,throughput,incremental,load", help="all of them")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
@@ -67,6 +70,8 @@ def main() -> None:
             figures = measures[name](uri, parameters, arguments.saves)
         results[name] = figures
         print(f"{name}: {arguments.parameters} parameters on {server}", flush=True)
+        for subject in DOES if name == "throughput" else ():
+            print(f"  {subject:16} {DOES[subject]}")
         for key, value in figures.items():
             aim = f"   aim: at most {AIMS[key]:g}" if key in AIMS else ""
             print(f"  {key:44} {_word(key, value)}{aim}", flush=True)

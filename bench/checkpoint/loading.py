@@ -1,6 +1,7 @@
-"""One load in a process of its own: `python -m bench.checkpoint.loading aurl|torch.load URL PARAMETERS`.
+"""One load in a process of its own: `python -m bench.checkpoint.loading aurl|torch.load URL PARAMETERS INTO`.
 
-Prints the bytes by which memory grew at its peak, model and optimizer not counted, and the seconds it took.
+INTO: `state`, an optimizer that has its state, or `fresh`, one that has never stepped. Prints the bytes by
+which memory grew at its peak, and the seconds it took.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ def memory(field: str) -> int:
     return int(found[1]) * 1024
 
 
-def main(how: str, uri: str, parameters: int) -> None:
+def main(how: str, uri: str, parameters: int, into: str) -> None:
     """Loads once."""
     model = model_of(parameters)
-    optimizer = optimizer_of(model)
+    fresh = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = fresh if into == "fresh" else optimizer_of(model)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory("VmRSS")
     began = time.perf_counter()
@@ -48,4 +50,4 @@ def main(how: str, uri: str, parameters: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

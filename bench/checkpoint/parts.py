@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import fsspec
 import torch
 
 from aurl_trainer.checkpoint.saving.outcomes import Saved
 from bench.checkpoint.state import LAYERS, model_of, optimizer_of, tensors_of, touch
-from bench.checkpoint.subjects import Aurl, Took, dcp_async, lightning, torch_save
+from bench.checkpoint.subjects import Aurl, Saving, Took, dcp_async, lightning, torch_save
 
 INTERVAL = 600.0
 """Seconds between saves, for the share of wall time that saving takes."""
@@ -23,38 +24,48 @@ Figures = dict[str, float]
 def stall(uri: str, parameters: int, saves: int) -> Figures:
     """What a step waits for, against a plain copy of the same bytes, and what saving costs beside it.
 
-    Save and copy alternate, into memory that is there already. While a save is uploaded the same computation
-    goes on as before it; what it takes longer is lost, too.
+    Save and copy take turns in going first. Both copy into memory that is there and touched already; what the
+    first save takes, which makes its plan and gets its memory from the system, is told apart. While a save is
+    uploaded the same computation goes on as before it; what it takes longer is lost, too.
     """
     model = model_of(parameters)
     optimizer = optimizer_of(model)
     tensors = tensors_of(model, optimizer)
-    copies = [torch.empty_like(t) for t in tensors]
+    copies = [torch.zeros_like(t) for t in tensors]
     subject = Aurl(uri, model, optimizer)
     work = _Work()
     alone = work.seconds(1.0)
     stalls, plain, lost = [], [], []
-    for step in range(saves + 1):
-        touch(model, optimizer)
+
+    def copy() -> None:
         began = time.perf_counter()
-        for copy, tensor in zip(copies, tensors, strict=True):
-            copy.copy_(tensor)
-        copied = time.perf_counter() - began
-        stalled = subject.begin(step)
+        for mine, tensor in zip(copies, tensors, strict=True):
+            mine.copy_(tensor)
+        plain.append(time.perf_counter() - began)
+
+    def save(step: int) -> None:
+        stalls.append(subject.begin(step))
         beside = work.until(lambda: subject.landed)
         subject.finish()
-        if step:  # the first save makes its plan and takes its memory
-            plain.append(copied)
-            stalls.append(stalled)
-            lost.append(max(0.0, beside.seconds - beside.rounds * alone))
+        lost.append(max(0.0, beside.seconds - beside.rounds * alone))
+
+    for step in range(saves + 1):
+        touch(model, optimizer)
+        if step % 2:
+            copy()
+        save(step)
+        if not step % 2:
+            copy()
     bytes_ = sum(t.nbytes for t in tensors)
-    share = (statistics.median(stalls) + statistics.median(lost)) / INTERVAL
+    share = (statistics.median(stalls[1:]) + statistics.median(lost[1:])) / INTERVAL
     return {
         "bytes": float(bytes_),
-        "copy_seconds": statistics.median(plain),
-        "stall_seconds": statistics.median(stalls),
-        "stall_ratio": statistics.median(s / p for s, p in zip(stalls, plain, strict=True)),
-        "lost_beside_seconds": statistics.median(lost),
+        "tensors": float(len(tensors)),
+        "copy_seconds": statistics.median(plain[1:]),
+        "stall_seconds": statistics.median(stalls[1:]),
+        "first_stall_seconds": stalls[0],
+        "stall_ratio": statistics.median(stalls[1:]) / statistics.median(plain[1:]),
+        "lost_beside_seconds": statistics.median(lost[1:]),
         "share_of_wall_time": share,
         "staging_bytes": float(subject.saved[-1].staging),
     }
@@ -97,37 +108,38 @@ class _Work:
 def throughput(uri: str, parameters: int, saves: int, others: Sequence[str]) -> Figures:
     """Bytes of state a second until all is durable, and seconds of stall, of each subject in turn.
 
-    Subjects alternate, save by save, so that a slow minute hits all; Lightning saves inside a fit of its own.
+    Subjects alternate, save by save, each time in another order, so that a slow minute hits all. The first
+    save of each does not count. What a save has written is removed before the next begins.
     """
     model = model_of(parameters)
     optimizer = optimizer_of(model)
     bytes_ = sum(t.nbytes for t in tensors_of(model, optimizer))
-    savers: dict[str, Callable[[int], Took]] = {
-        "aurl": Aurl(uri, model, optimizer, whole_every=1),
-        "torch.save": torch_save(uri, model, optimizer),
-        "dcp.async_save": dcp_async(uri, model, optimizer),
+    makers: dict[str, Callable[[], Saving]] = {
+        "aurl": lambda: Aurl(uri, model, optimizer, whole_every=1),
+        "torch.save": lambda: torch_save(uri, model, optimizer),
+        "dcp.async_save": lambda: dcp_async(uri, model, optimizer),
+        "lightning": lambda: lightning(uri, model, optimizer),
     }
-    took: dict[str, list[Took]] = {name: [] for name in savers if name == "aurl" or name in others}
+    savers = {name: make() for name, make in makers.items() if name == "aurl" or name in others}
+    took: dict[str, list[Took]] = {name: [] for name in savers}
+    files, root = fsspec.core.url_to_fs(uri)
+    names = list(savers)
     for step in range(saves + 1):
-        for name, found in took.items():
+        for name in names[step % len(names) :] + names[: step % len(names)]:
             touch(model, optimizer)
-            once = savers[name](step)
-            if step:
-                found.append(once)
-    if "lightning" in others:
-        took["lightning"] = lightning(uri, model, optimizer, saves + 1)[1:]
+            took[name].append(savers[name](step))
+            for left in files.ls(root, detail=False, refresh=True):
+                if not left.endswith("/aurl"):  # which removes by itself
+                    files.rm(left, recursive=True)
     figures: Figures = {}
     for name, found in took.items():
-        figures[f"{name}_bytes_per_second"] = bytes_ / statistics.median(t.durable for t in found)
-        figures[f"{name}_stall_seconds"] = statistics.median(t.stall for t in found)
-    for name in took:
-        if name != "aurl":
-            figures[f"aurl_to_{name}_throughput"] = (
-                figures["aurl_bytes_per_second"] / figures[f"{name}_bytes_per_second"]
-            )
-            figures[f"aurl_to_{name}_stall"] = (
-                figures["aurl_stall_seconds"] / figures[f"{name}_stall_seconds"]
-            )
+        figures[f"{name}_bytes_per_second"] = bytes_ / statistics.median(t.durable for t in found[1:])
+        figures[f"{name}_stall_seconds"] = statistics.median(t.stall for t in found[1:])
+    for name in names[1:]:
+        figures[f"aurl_to_{name}_throughput"] = (
+            figures["aurl_bytes_per_second"] / figures[f"{name}_bytes_per_second"]
+        )
+        figures[f"aurl_to_{name}_stall"] = figures["aurl_stall_seconds"] / figures[f"{name}_stall_seconds"]
     return figures
 
 
@@ -153,16 +165,22 @@ def incremental(uri: str, parameters: int, saves: int) -> Figures:
 
 
 def load(uri: str, parameters: int, saves: int) -> Figures:
-    """Peak memory of a load beyond the model and optimizer loaded into, in sizes of the state."""
+    """Peak memory of a load beyond what the process holds before it, in sizes of the state.
+
+    Into a model and an optimizer that has its state already, and into those of a process that has just begun,
+    whose optimizer has none: two thirds of a state are then what stays.
+    """
     model = model_of(parameters)
     optimizer = optimizer_of(model)
     bytes_ = sum(t.nbytes for t in tensors_of(model, optimizer))
     Aurl(uri, model, optimizer)(1)
     torch_save(uri, model, optimizer)(1)
+    del model, optimizer
     figures = {}
-    for how in ("aurl", "torch.load"):
-        call = [sys.executable, "-m", "bench.checkpoint.loading", how, uri, str(parameters)]
-        peak, seconds = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
-        figures[f"{how}_peak_to_state"] = int(peak) / bytes_
-        figures[f"{how}_seconds"] = float(seconds)
+    for into in ("state", "fresh"):
+        for how in ("aurl", "torch.load"):
+            call = [sys.executable, "-m", "bench.checkpoint.loading", how, uri, str(parameters), into]
+            peak, seconds = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
+            figures[f"{how}_into_{into}_peak_to_state"] = int(peak) / bytes_
+            figures[f"{how}_into_{into}_seconds"] = float(seconds)
     return figures

@@ -9,13 +9,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-LAYERS = 8
+LAYERS = 12
+HEADS = 8
 
 
 def model_of(parameters: int) -> nn.Module:
-    """A stack of square layers with about so many parameters."""
-    width = max(8, round((parameters / LAYERS) ** 0.5))
-    return nn.Sequential(*(nn.Linear(width, width) for _ in range(LAYERS)))
+    """A stack of transformer layers, 12 tensors each, with about so many parameters."""
+    width = HEADS * max(1, round((parameters / (12 * LAYERS)) ** 0.5 / HEADS))
+    return nn.Sequential(*(nn.TransformerEncoderLayer(width, HEADS, 4 * width) for _ in range(LAYERS)))
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:

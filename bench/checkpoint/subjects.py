@@ -6,6 +6,7 @@ all was durable. Not here: what is compared (parts.py).
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -17,14 +18,14 @@ from typing import Any, cast
 import fsspec
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch._C._distributed_c10d import HashStore
+from torch.utils.data import DataLoader, TensorDataset
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
-from bench.checkpoint.state import touch
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class Took:
 
 Saving = Callable[[int], Took]
 """Saves once, as the checkpoint of the step given."""
+
+DOES = {
+    "aurl": "SHA-256 of each tensor (checked by every load); on a disk fsync of packs, manifest and folders",
+    "torch.save": "CRC-32 of each tensor (checked by no load); one object; on a disk fsync, by this bench",
+    "dcp.async_save": "no hash; on a disk fsync of each file, on S3 os.sync() of the whole machine",
+    "lightning": "CRC-32 as torch.save; all of it built up in memory first; no fsync",
+}
+"""What each does besides writing the bytes."""
 
 
 class Aurl:
@@ -96,9 +105,10 @@ def dcp_async(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> S
     """DCP's async_save over its own writer for fsspec."""
     from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_saver import async_save
 
     if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
 
     def save(step: int) -> Took:
         began = time.perf_counter()
@@ -108,7 +118,7 @@ def dcp_async(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> S
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = dcp.async_save(state, storage_writer=FsspecWriter(f"{uri}/dcp-{step}"))
+            found = async_save(state, storage_writer=FsspecWriter(f"{uri}/dcp-{step}"))
         stall = time.perf_counter() - began
         cast("Future[Any]", found).result()
         return Took(stall, time.perf_counter() - began)
@@ -116,21 +126,20 @@ def dcp_async(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> S
     return save
 
 
-def lightning(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer, saves: int) -> list[Took]:
-    """Lightning's ModelCheckpoint in a real fit over as many batches as there are saves."""
+def lightning(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Saving:
+    """Lightning's ModelCheckpoint, in a real fit over one batch for each save."""
     import lightning
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    took: list[Took] = []
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.inner = model
 
-        def training_step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
-            touch(model, optimizer)
-            return next(self.inner.parameters()).flatten()[0] * batch.sum()
+        def training_step(self, batch: list[torch.Tensor], number: int) -> torch.Tensor:
+            return next(self.inner.parameters()).flatten()[0] * batch[0].sum()
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return optimizer
@@ -143,18 +152,23 @@ def lightning(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer, save
                 closure()
 
     class Timed(ModelCheckpoint):
+        seconds = 0.0
+
         def _save_checkpoint(self, trainer: Any, path: str) -> None:
             began = time.perf_counter()
             super()._save_checkpoint(trainer, path)
-            seconds = time.perf_counter() - began
-            took.append(Took(seconds, seconds))
+            self.seconds = time.perf_counter() - began
 
-    callback = Timed(dirpath=f"{uri}/lightning", every_n_train_steps=1, save_top_k=-1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = lightning.Trainer(
-            max_steps=saves, accelerator="cpu", logger=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[callback],
-        )  # fmt: skip
-        trainer.fit(Module(), torch.utils.data.DataLoader(torch.ones(saves, 1)))
-    return took
+    def save(step: int) -> Took:
+        callback = Timed(dirpath=f"{uri}/lightning-{step}", every_n_train_steps=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = lightning.Trainer(
+                max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+                enable_model_summary=False, callbacks=[callback],
+            )  # fmt: skip
+            trainer.fit(Module(), DataLoader(TensorDataset(torch.ones(1, 1))))
+        assert callback.seconds, "the callback did not save"
+        return Took(callback.seconds, callback.seconds)
+
+    return save
