@@ -69,7 +69,7 @@ class CheckpointConfig(Config):
     """What a save does when the one before is still under way: training waits for that, or this one is left
     out. The last save of a run and that of a new best always wait."""
     deadline: float = Field(default=1800.0, gt=0)
-    """Seconds from a save's copy to its commit, after which it counts as failed."""
+    """Seconds from a save's copy to its commit, after which it counts as failed and its uploads end."""
     uploads: int = Field(default=4, ge=1, le=64)
     """Objects that a rank writes at the same time, where the store is not a local disk."""
     whole_every: int = Field(default=20, ge=1)

@@ -10,7 +10,6 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self
 
@@ -51,8 +50,8 @@ class Packing:
         self._waiting_bytes = 0
         self._complete = False
         self._failed: BaseException | None = None
-        self._pool = ThreadPoolExecutor(most, thread_name_prefix="pack")
-        self._packs: list[Future[dict[str, Placed]]] = []
+        self._placed: dict[str, Placed] = {}
+        self._packs: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +61,7 @@ class Packing:
     ) -> None:
         if error is not None:
             self._fail(error)
-        self._pool.shutdown()
+        self._join()
 
     def add(self, digest: str, box: Box) -> None:
         """Has a content written, once for each digest. Raises what ended a pack, if anything did."""
@@ -72,7 +71,12 @@ class Packing:
             count = len(self._packs)
             much = self._waiting_bytes + box.content.nbytes >= SPLIT_BYTES
             if not count or (much and count < self._most):
-                self._packs.append(self._pool.submit(self._write, self._path(count), (digest, box)))
+                # A daemon: a disk that hangs must not keep the process from ending.
+                pack = threading.Thread(
+                    target=self._run, args=(self._path(count), (digest, box)), name="pack", daemon=True
+                )
+                pack.start()
+                self._packs.append(pack)
                 return
             self._waiting.append((digest, box))
             self._waiting_bytes += box.content.nbytes
@@ -83,30 +87,39 @@ class Packing:
         with self._changed:
             self._complete = True
             self._changed.notify_all()
-        wait(self._packs)
+        self._join()
         if self._failed is not None:
             raise self._failed
-        return {digest: placed for pack in self._packs for digest, placed in pack.result().items()}
+        return self._placed
+
+    def _join(self) -> None:
+        for pack in self._packs:
+            pack.join()
 
     # -- a pack's own thread
 
-    def _write(self, path: str, first: tuple[str, Box]) -> dict[str, Placed]:
-        """One pack; what it takes beside its first content depends on how fast the others are."""
+    def _run(self, path: str, first: tuple[str, Box]) -> None:
         try:
-            found = {}
-            with self._location.writing(path) as file:
-                pack = PackWriter(file, self._compression.level, self._alive)
-                for digest, box in itertools.chain([first], self._taken()):
-                    key = f"{box.key} {box.offsets} {box.content.nbytes}"
-                    worth = self._compression.worth(key, box.content)
-                    found[digest] = pack.add(box.content, digest, worth)
-                    if worth:
-                        self._compression.learned(key, box.content.nbytes, found[digest].bytes)
-            whole = Pack(path=path, bytes=pack.bytes)
-            return {digest: Placed(whole, stored) for digest, stored in found.items()}
+            placed = self._write(path, first)
         except BaseException as error:
             self._fail(error)
-            raise
+            return
+        with self._changed:
+            self._placed |= placed
+
+    def _write(self, path: str, first: tuple[str, Box]) -> dict[str, Placed]:
+        """One pack; what it takes beside its first content depends on how fast the others are."""
+        found = {}
+        with self._location.writing(path) as file:
+            pack = PackWriter(file, self._compression.level, self._alive)
+            for digest, box in itertools.chain([first], self._taken()):
+                key = f"{box.key} {box.offsets} {box.content.nbytes}"
+                worth = self._compression.worth(key, box.content)
+                found[digest] = pack.add(box.content, digest, worth)
+                if worth:
+                    self._compression.learned(key, box.content.nbytes, found[digest].bytes)
+        whole = Pack(path=path, bytes=pack.bytes)
+        return {digest: Placed(whole, stored) for digest, stored in found.items()}
 
     def _taken(self) -> Iterator[tuple[str, Box]]:
         """What is next for this pack, until there is no more."""
