@@ -36,15 +36,19 @@ def stall(uri: str, parameters: int, saves: int) -> Figures:
     work = _Work()
     alone = work.seconds(1.0)
     stalls, plain, lost = [], [], []
+    stalls_worked, plain_worked = [], []
 
     def copy() -> None:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         for mine, tensor in zip(copies, tensors, strict=True):
             mine.copy_(tensor)
         plain.append(time.perf_counter() - began)
+        plain_worked.append(time.thread_time() - worked)
 
     def save(step: int) -> None:
+        worked = time.thread_time()
         stalls.append(subject.begin(step))
+        stalls_worked.append(time.thread_time() - worked)
         beside = work.until(lambda: subject.landed)
         subject.finish()
         lost.append(max(0.0, beside.seconds - beside.rounds * alone))
@@ -65,6 +69,9 @@ def stall(uri: str, parameters: int, saves: int) -> Figures:
         "stall_seconds": statistics.median(stalls[1:]),
         "first_stall_seconds": stalls[0],
         "stall_ratio": statistics.median(stalls[1:]) / statistics.median(plain[1:]),
+        # The training thread's processor time: what other work on the machine changes little.
+        "copy_processor_seconds": statistics.median(plain_worked[1:]),
+        "stall_processor_seconds": statistics.median(stalls_worked[1:]),
         "lost_beside_seconds": statistics.median(lost[1:]),
         "share_of_wall_time": share,
         "staging_bytes": float(subject.saved[-1].staging),
@@ -135,6 +142,7 @@ def throughput(uri: str, parameters: int, saves: int, others: Sequence[str]) -> 
     for name, found in took.items():
         figures[f"{name}_bytes_per_second"] = bytes_ / statistics.median(t.durable for t in found[1:])
         figures[f"{name}_stall_seconds"] = statistics.median(t.stall for t in found[1:])
+        figures[f"{name}_processor_seconds"] = statistics.median(t.processor for t in found[1:])
     for name in names[1:]:
         figures[f"aurl_to_{name}_throughput"] = (
             figures["aurl_bytes_per_second"] / figures[f"{name}_bytes_per_second"]
