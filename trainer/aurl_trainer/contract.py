@@ -60,6 +60,8 @@ class Env(StrEnum):
     """Comma list of node UIDs that were replaced: this node's agent bars them before it joins."""
     UPLOAD = "AURL_UPLOAD"
     """`1` in a pod: records and the tail of the log are kept beside the checkpoints."""
+    PREPARE = "AURL_PREPARE"
+    """JSON list: a command that prepares what ranks need, run before a node joins others that train."""
     GRACE_SECONDS = "AURL_GRACE_SECONDS"
     """Seconds between SIGTERM and SIGKILL."""
     HANG_LIMITS = "AURL_HANG_LIMITS"

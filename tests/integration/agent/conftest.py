@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -40,6 +41,7 @@ class Agents:
         self.peer_timeout = 5.0
         self.grace = 20.0
         self.limits: str | None = None
+        self.preparation: list[str] = []
         self.store: subprocess.Popen[bytes] | None = None
         self.address: str | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -67,6 +69,8 @@ class Agents:
             env[Env.STORE] = self.address
         if self.limits:
             env[Env.HANG_LIMITS] = self.limits
+        if self.preparation:
+            env[Env.PREPARE] = json.dumps(self.preparation)
         self.processes[name] = self._start(name, command, {str(k): v for k, v in env.items()})
 
     def _start(self, name: str, command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:

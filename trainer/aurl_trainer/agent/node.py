@@ -8,6 +8,7 @@ the other nodes (pulse.py), the ranks' processes (ranks.py), budgets and backoff
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -41,6 +42,7 @@ from aurl_trainer.agent.blame import (
     main_thread_stack,
     to_blame,
 )
+from aurl_trainer.agent.preparation import prepare
 from aurl_trainer.agent.processes import oom_kills, start_guard
 from aurl_trainer.agent.pulse import News, Pulse
 from aurl_trainer.agent.quarrel import Quarrel
@@ -58,6 +60,7 @@ class Settings:
     peer_timeout: float
     limits: Mapping[Phase, float]
     termination_log: str | None
+    preparation: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -68,6 +71,7 @@ class Settings:
             peer_timeout=float(env.get(Env.PEER_TIMEOUT, str(PEER_TIMEOUT))),
             limits=hang_limits(env.get(Env.HANG_LIMITS)),
             termination_log=env.get(Env.TERMINATION_LOG),
+            preparation=tuple(map(str, json.loads(env.get(Env.PREPARE, "[]")))),
         )
 
     @property
@@ -112,6 +116,7 @@ class Node(Ranks):
     def live(self) -> Ending:
         """World after world, until this node has a reason to end. Never raises."""
         try:
+            self._prepare()
             result = None
             while result is None:
                 try:
@@ -140,6 +145,13 @@ class Node(Ranks):
             return ending(Cause.STORE_LOST, f"the store does not answer: {last_line(str(error))}")
         except BaseException as error:
             return agent_failed(error)
+
+    def _prepare(self) -> None:
+        """Prepare while others train; where nobody does there is nothing to gain. Raises Noticed."""
+        command = self._settings.preparation
+        if command and self._rendezvous_handler.formed():
+            self._say("others have formed a world: prepares before it joins")
+            self._say(prepare(command, self._settings.limits[Phase.LOAD], self._notice.is_set))
 
     # -- one world
 

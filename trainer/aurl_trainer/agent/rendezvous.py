@@ -120,6 +120,12 @@ class Rendezvous(DynamicRendezvousHandler):
         """The round as last read from the store."""
         return int(self._state_holder.state.round)
 
+    def formed(self) -> bool:
+        """Whether the job has had a world yet, asked of the store."""
+        self._state_holder.sync()
+        state = self._state_holder.state
+        return bool(state.complete) or int(state.round) > 0
+
     def leave(self) -> None:
         """Get out of the way of the others' next world."""
         self._stop_heartbeats()

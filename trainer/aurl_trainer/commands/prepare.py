@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurl_trainer.config.document import Document, Place
-from aurl_trainer.config.experiment import Experiment, load_config, resolve
+from aurl_trainer.config.experiment import Experiment, given, load_config, resolve
 from aurl_trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,8 +27,13 @@ _SHOWN = 10
 
 def prepare(
     config: Annotated[
-        str, typer.Argument(metavar="JOB", help="A job.yaml, an experiment's YAML file, or a preset's name.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="JOB",
+            help="A job.yaml, an experiment's YAML file, or a preset's name; "
+            "default: what AURL_EXPERIMENT holds.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, all rejected files in it.")
     ] = False,
@@ -44,7 +49,7 @@ def prepare(
       aurl prepare quick_test
       aurl prepare job.yaml --json | jq -r '.rejected[].file'
     """
-    experiment = _experiment(config)
+    experiment = given() if config is None else _experiment(config)
 
     from aurl_trainer.data.prepared import prepare as prepare_data
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -48,23 +47,11 @@ def train(
     run_rank(lambda: _train(config, beats), beats)
 
 
-def _experiment(config: str | None) -> Experiment:
-    from aurl_trainer.config.document import Document
-    from aurl_trainer.config.experiment import Experiment, load_config
-    from aurl_trainer.errors import ConfigError
-
-    if config is not None:
-        return load_config(config)
-    text = os.environ.get(Env.EXPERIMENT)
-    if not text:
-        raise ConfigError([f"no experiment: name a preset or a file, or set {Env.EXPERIMENT}"])
-    return Document(json.loads(text), Env.EXPERIMENT).validate(Experiment)
-
-
 def _train(config: str | None, beats: Heartbeat) -> None:
     import torch
 
     from aurl_trainer.checkpoint.checkpointer import Checkpointer
+    from aurl_trainer.config.experiment import given, load_config
     from aurl_trainer.data.dataset import LazyMidiDataset
     from aurl_trainer.data.prepared import prepare
     from aurl_trainer.engine.parallel import World
@@ -85,7 +72,7 @@ def _train(config: str | None, beats: Heartbeat) -> None:
     from aurl_trainer.store.location.place import Location
     from aurl_trainer.store.presence import BEAT_SECONDS
 
-    experiment = _experiment(config)
+    experiment = given() if config is None else load_config(config)
     notice = Notice(float(os.environ.get(Env.GRACE_SECONDS, "inf"))).listen()
     run_dir = Path(os.environ.get(Env.RUN_DIR, "."))
     make_deterministic(experiment.engine.deterministic)

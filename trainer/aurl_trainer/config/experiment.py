@@ -10,6 +10,7 @@ import copy
 import functools
 import hashlib
 import json
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from aurl_trainer.config.losses import LossConfig
 from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.config.monitor import MonitorConfig, SamplesConfig
 from aurl_trainer.config.reference import Reference
+from aurl_trainer.contract import Env
 from aurl_trainer.errors import ConfigError
 
 
@@ -112,6 +114,18 @@ def load_config(name_or_path: str | Path) -> Experiment:
     path = Path(name_or_path)
     document = Document.read(path) if path.is_file() else preset_document(str(name_or_path))
     return document.validate(Experiment)
+
+
+def given() -> Experiment:
+    """The experiment that AURL_EXPERIMENT holds, as a node gets it. Raises ConfigError."""
+    text = os.environ.get(Env.EXPERIMENT)
+    if not text:
+        raise ConfigError([f"no experiment: name a preset or a file, or set {Env.EXPERIMENT}"])
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError([f"{Env.EXPERIMENT}: not JSON: {error}"]) from None
+    return Document(value, Env.EXPERIMENT).validate(Experiment)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

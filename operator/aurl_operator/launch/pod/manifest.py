@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +185,9 @@ def _env(start: Start, made: Command) -> list[dict[str, Any]]:
         plain[Env.PROGRESS_HOST] = "0.0.0.0"
         plain[Env.BARRED] = ",".join(start.barred)
         plain[Env.UPLOAD] = "1"
+        if Env.EXPERIMENT in plain:
+            # A pod starts with an empty cache: the others need not wait while it reads all the music.
+            plain[Env.PREPARE] = json.dumps(["python", "-m", "aurl_trainer", "prepare"])
     for name, value in plain.items():
         if len(value.encode()) > _ENV_BYTES:
             raise ConfigError(

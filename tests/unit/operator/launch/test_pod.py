@@ -77,6 +77,12 @@ def test_a_replacement_bars_what_was_lost() -> None:
     assert env(made)["AURL_BARRED"] == "old-1,old-2"
 
 
+def test_a_node_of_ours_prepares_before_it_joins_others() -> None:
+    assert json.loads(env(pod(job(), start(), DEFAULTS))["AURL_PREPARE"])[-1] == "prepare"
+    foreign = job(training=None, command=["train.py"], checkpoint=None)
+    assert "AURL_PREPARE" not in env(pod(foreign, start(), DEFAULTS)), "a foreign program prepares nothing"
+
+
 def test_a_template_merges_as_people_know_it() -> None:
     template = {
         "metadata": {"labels": {"team": "music"}},

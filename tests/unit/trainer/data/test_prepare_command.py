@@ -98,3 +98,18 @@ def test_a_file_or_a_preset_that_is_not_there(tmp_path: Path) -> None:
 def test_music_that_cannot_be_used(tmp_path: Path, data: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"no \.mid or \.midi file in"):
         called(written(tmp_path / "experiment.yaml", {"data": data}))
+
+
+def test_a_node_prepares_what_its_environment_holds(
+    write_pieces: WritePieces, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_pieces(4)
+    named = json.loads(called(written(tmp_path / "experiment.yaml", {"data": data}), "--json"))
+    monkeypatch.setenv("AURL_EXPERIMENT", json.dumps({"data": data}))
+    assert json.loads(called("--json"))["key"] == named["key"]
+    monkeypatch.setenv("AURL_EXPERIMENT", "{")
+    with pytest.raises(ConfigError, match="AURL_EXPERIMENT: not JSON"):
+        called("--json")
+    monkeypatch.delenv("AURL_EXPERIMENT")
+    with pytest.raises(ConfigError, match="set AURL_EXPERIMENT"):
+        called("--json")

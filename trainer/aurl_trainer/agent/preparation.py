@@ -1,0 +1,41 @@
+"""What a node fetches and prepares for its ranks before it asks for a place, while the others train on.
+
+Best effort: what fails here the ranks do again, and report it as theirs. Not here: when there is somebody to
+wait for (rendezvous.py), what is prepared (`aurl prepare`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from aurl_trainer.agent.processes import START
+from aurl_trainer.agent.rendezvous import Noticed
+
+
+def prepare(command: Sequence[str], limit: float, noticed: Callable[[], bool]) -> str:
+    """Run `command` and say, for the log, how it ended. Raises Noticed, and stops it, when `noticed()`."""
+    started = time.monotonic()
+    shim = [sys.executable, "-I", "-S", "-c", START, str(os.getpid()), *command]
+    # A process group of its own: all that it has started is stopped with it.
+    process = subprocess.Popen(shim, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while process.poll() is None:
+            if noticed():
+                raise Noticed
+            if time.monotonic() - started > limit:
+                return f"`{shlex.join(command)}` did not end in {limit:.0f} s: the ranks prepare"
+            time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode != 0:
+        return f"`{shlex.join(command)}` ended with {process.returncode}: the ranks try again"
+    return f"prepared in {time.monotonic() - started:.1f} s"
