@@ -7,8 +7,6 @@ other packages are found (`commands/lazy.py`). Importing this loads neither torc
 from __future__ import annotations
 
 import os
-import tempfile
-import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
@@ -116,6 +114,9 @@ def _say(text: str) -> None:
 
 def _unexpected(error: BaseException, debug: bool) -> int:
     """An error that nobody foresaw: one line, and the traceback in a file (or here, with --debug)."""
+    import tempfile
+    import traceback
+
     if debug:
         traceback.print_exception(error)
     summary = f"unexpected {type(error).__name__}: {str(error).partition(os.linesep)[0]}"

@@ -107,7 +107,7 @@ def test_every_problem_of_a_config_is_a_line_of_its_own(plugin, capsys: pytest.C
 def test_an_unexpected_error_is_one_line_and_a_file_with_the_traceback(
     plugin, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     plugin("def guest() -> None:\n    raise ZeroDivisionError('nobody foresaw this')\n")
     assert cli.main(["guest"]) == ExitCode.CRASH
     stderr = capsys.readouterr().err

@@ -12,8 +12,7 @@ import logging
 import os
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from aurl_trainer.store.location.disk import Disk, local_path
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -28,11 +27,15 @@ def open_store(uri: str, *, stream: bool = False) -> tuple[Any, str]:
 
     Raises whatever fsspec raises for a protocol that it does not know or whose package is missing.
     """
+    if (path := local_path(uri)) is not None:
+        return Disk(), path
+    import fsspec
+
     for library in ("gcsfs", "s3fs", "adlfs", "azure", "botocore"):
         # They log tracebacks of errors that they raise as well; here these become one line.
         if logging.getLogger(library).level == logging.NOTSET:
             logging.getLogger(library).setLevel(logging.CRITICAL)
-    protocol = uri.partition("://")[0] if "://" in uri else "file"
+    protocol = uri.partition("://")[0]
     # Another process may write here at any time: neither old listings nor shared instances will do.
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if protocol in ("s3", "s3a"):
@@ -66,6 +69,10 @@ def open_store(uri: str, *, stream: bool = False) -> tuple[Any, str]:
 
 def is_local(fs: Any) -> bool:
     """Whether `fs` is this machine's own disks."""
+    if isinstance(fs, Disk):
+        return True
+    from fsspec.implementations.local import LocalFileSystem
+
     return isinstance(fs, LocalFileSystem)
 
 
@@ -76,6 +83,8 @@ def is_async(fs: Any) -> bool:
 
 def _configured(*protocols: str, option: str) -> bool:
     """Whether fsspec's own configuration (its files, or FSSPEC_GCS_TOKEN and the like) sets an option."""
+    import fsspec
+
     return any(option in fsspec.config.conf.get(protocol, {}) for protocol in protocols)
 
 

@@ -1,5 +1,6 @@
-"""Files on local disks, durable: fsync of the file and of its folder.
+"""Files on local disks: durable writes (fsync of file and folder), and reading without fsspec.
 
+fsspec takes longer to load than `aurl checkpoints list` has for all that it does.
 Not here: which files (place.py).
 """
 
@@ -10,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 PARTIAL = ".partial"
 """How the name of a file ends that is not whole yet; it begins with a dot. `names` does not see it."""
@@ -19,7 +20,45 @@ BEHIND_BYTES = 32 * 2**20
 """Brought to the disk as soon as so many are written: else it would be idle until the last one, and the fsync
 at the end would wait for all of them."""
 
+PROTOCOLS = ("file", "local")
+
 _data_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+
+
+class Disk:
+    """As much of a file system, as fsspec means it, as reading and removing need. Raises OSErrors."""
+
+    async_impl = False
+
+    def ls(self, path: str, detail: bool = True) -> list[dict[str, Any]]:
+        """`name` and `type` (directory or file) of what is directly in a folder; of a file: nothing."""
+        try:
+            with os.scandir(path) as entries:
+                return [{"name": e.path, "type": "directory" if e.is_dir() else "file"} for e in entries]
+        except NotADirectoryError:
+            return []
+
+    def info(self, path: str) -> dict[str, Any]:
+        """`size` in bytes."""
+        return {"size": Path(path).stat().st_size}
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """The file's bytes in [start, end)."""
+        with Path(path).open("rb") as file:
+            file.seek(start or 0)
+            return file.read(-1 if end is None else max(end - (start or 0), 0))
+
+    def rm_file(self, path: str) -> None:
+        """Removes a file."""
+        Path(path).unlink()
+
+
+def local_path(uri: str) -> str | None:
+    """The absolute path that a URL or a plain path means on this machine; None if it is another store's."""
+    protocol, separator, rest = uri.partition("://")
+    if separator and protocol not in PROTOCOLS:
+        return None
+    return str(Path(rest if separator else uri).expanduser().absolute())
 
 
 def put(path: Path, data: bytes) -> None:

@@ -8,19 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
-
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_any,
-    stop_before_delay,
-    wait_random_exponential,
-)
+from typing import TYPE_CHECKING, TypeVar
 
 from aurl_trainer.store.location.faults import understand
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 T = TypeVar("T")
 
@@ -58,7 +51,16 @@ class Patience:
                 raise
             failed = [error]
 
-        # Only now: what counts tries costs more than most of what is tried.
+        # Only now: what counts tries costs more than most of what is tried, and to load it more again.
+        from tenacity import (
+            Retrying,
+            retry_if_exception,
+            stop_after_attempt,
+            stop_any,
+            stop_before_delay,
+            wait_random_exponential,
+        )
+
         def try_again() -> T:
             if failed:
                 raise failed.pop()

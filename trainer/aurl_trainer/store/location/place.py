@@ -24,8 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fsspec.asyn import sync
-
 from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location import disk
 from aurl_trainer.store.location.clients import is_async, is_local, open_store
@@ -111,6 +109,8 @@ class Location:
 
         def act(seconds: float) -> Any:
             if is_async(self.fs):
+                from fsspec.asyn import sync
+
                 call = getattr(self.fs, f"_{operation}")
                 return sync(self.fs.loop, call, *arguments, timeout=seconds, **options)
             return getattr(self.fs, operation)(*arguments, **options)
