@@ -24,7 +24,7 @@ from bench.chaos.report import Judged, as_json, figures, last_line, page, table
 from bench.chaos.stages import Rhythm
 from bench.chaos.victims import leftovers
 
-RHYTHM = Rhythm(steps=240, save_every=8, evaluate_every=16)
+RHYTHM = Rhythm(steps=360, save_every=8, evaluate_every=16)
 
 RESERVE_SECONDS = 90.0
 """Kept of the time for the end of the last run and for its judgement."""

@@ -22,8 +22,11 @@ from bench.chaos.watch import Watch
 CLOSE, FAR = 0.001, 0.02
 """Seconds between two looks: while a strike may be due at any moment, and while processes start."""
 
-HUNT = 20.0
-"""Seconds of training in which a stage may come; then the strike falls where the run is."""
+HUNT_SECONDS, HUNT_STEPS = 20.0, 24
+"""Of training, for a stage to come; then the strike falls where the run is.
+
+Without the second a quick run would be over before a stage that lasts a millisecond is met.
+"""
 
 SEARCH = 0.2
 """Seconds between two searches for processes, while some are coming."""
@@ -131,8 +134,8 @@ class Leader:
             due = stage is kill.stage
             if kill.stage is Stage.STEP:
                 due = due and since is not None and sight.step >= since + kill.steps
-            if kill.stage is not Stage.END and time.monotonic() > trains + HUNT:
-                missed = True
+            if kill.stage is not Stage.END and since is not None:
+                missed |= sight.step >= since + HUNT_STEPS or time.monotonic() > trains + HUNT_SECONDS
             if not (due or missed) or not self._home.victims(kill.victim):
                 continue
             if kill.seconds and not missed and not self._stays(kill):
