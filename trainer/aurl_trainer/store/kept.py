@@ -1,13 +1,15 @@
 """Copies of packs on a node's own disk: what its ranks wrote last, for itself and its peers after a regroup.
 
 A rank ends whenever the world changes; the disk of its node stays as long as the node does. Copies are never
-trusted: whoever reads one checks its hashes, as with the store's own. A copy that cannot be made is left out.
+trusted: whoever reads one checks its hashes, as with the store's own. A copy that cannot be made is left out,
+and half a one, as a rank leaves that ends while it saves, goes when the next is made.
 Not here: who reads them (checkpoint/peers/).
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -52,6 +54,7 @@ class KeptPacks:
     @contextlib.contextmanager
     def keeping(self, name: str) -> Iterator[Copy]:
         """A copy to be written beside the pack `name`; it counts when the block has ended well."""
+        self._sweep()
         path = self._folder / name
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         copy = Copy(partial, self._most)
@@ -70,6 +73,14 @@ class KeptPacks:
                     status = path.stat()
                     found[str(path.relative_to(self._folder))] = (status.st_size, status.st_mtime)
         return found
+
+    def _sweep(self) -> None:
+        """Removes halves that ranks left which are gone: whoever writes one has it locked."""
+        for path in (self._folder / PACKS).glob(f"*/.*{PARTIAL}"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                path.parent.rmdir()
 
     def _trim(self, newest: str) -> None:
         """Removes the oldest until the rest is small enough."""
@@ -95,6 +106,8 @@ class Copy:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb")
+            # It ends with the process. Should a sweep come in between, there is no copy.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Never raises."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,30 @@ def test_the_oldest_copies_make_room_and_too_large_ones_are_given_up(tmp_path: P
     assert sorted(kept.sizes()) == [name(2), name(3)]
     keep(kept, 9, bytes(101))
     assert sorted(kept.sizes()) == [name(2), name(3)]
+
+
+def test_what_a_rank_left_that_ended_while_it_saved_goes_with_the_next_copy(tmp_path: Path) -> None:
+    script = """
+        import os, sys
+        from pathlib import Path
+        from aurl_trainer.store.kept import KeptPacks
+        with KeptPacks(Path(sys.argv[1]), 2**20).keeping("packs/v1/rank-0000.pack") as copy:
+            copy.write(bytes(100))
+            os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], check=True)
+    assert len(files(tmp_path)) == 1, "the rank that ended left nothing to remove"
+    kept = KeptPacks(tmp_path, 2**20)
+    with kept.keeping(name(2)) as copy:
+        copy.write(b"abc")
+        keep(KeptPacks(tmp_path, 2**20), 3, b"defg")
+        copy.write(b"defg")
+    assert kept.sizes() == {name(2): 7, name(3): 4}, "what is being written beside it has to stay"
+    assert files(tmp_path) == {name(2), name(3)}, "what the rank left takes room for ever"
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("trouble", ["no folder", "a full disk"])
