@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
-from aurl_trainer.store.location import disk
+from aurl_trainer.store.location import disk, multipart
 from aurl_trainer.store.location.clients import is_async, is_local, open_store
 from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
 from aurl_trainer.store.location.patience import Patience
@@ -259,6 +260,21 @@ class Location:
         if self.local:
             with contextlib.suppress(OSError):
                 Path(self.path(folder)).rmdir()
+
+    def drop_uploads(self, folder: str, unwanted: Callable[[str], bool] = lambda name: True) -> None:
+        """Ends uploads below `folder` that were begun and never ended, where a store keeps them for ever.
+
+        `unwanted` is asked with the name of each object, relative to `folder`. "" is the whole place.
+        """
+        if not multipart.has_parts(self.fs):
+            return
+        call = functools.partial(self._ask, "call_s3")
+        bucket, _, prefix = f"{self.path(folder).rstrip('/')}/".partition("/")
+        with self._errors("freed of what killed uploads left", folder):
+            for upload in list(multipart.begun(call, bucket, prefix)):
+                if unwanted(upload.key.removeprefix(prefix)):
+                    with contextlib.suppress(FileNotFoundError):
+                        multipart.end(call, bucket, upload)
 
     # -- trying -----------------------------------------------------------------------------------------
 

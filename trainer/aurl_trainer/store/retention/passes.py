@@ -17,6 +17,7 @@ from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
     GENERATIONS,
     MANIFESTS,
+    PACKS,
     CheckpointName,
     Fence,
     GenerationId,
@@ -45,7 +46,8 @@ class Removed:
 
 
 def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_only: bool = False) -> None:
-    """The writer's pass: call between two saves of generation `mine`. `orphans_only`: no manifest goes.
+    """The writer's pass: call between two saves of generation `mine`. `orphans_only`: no manifest goes, but
+    what killed processes and failed saves left.
 
     Does nothing when a later generation is there, or while a manifest of a newer format could refer to packs
     that this version does not know of. Afterwards the index tells of what is there. Raises CheckpointError
@@ -64,6 +66,8 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
 
     _remove(store, plan, plan(()))
     _delete_partials(store.location, mine)
+    if orphans_only:
+        _drop_uploads(store.location, mine)
     if is_fenced(mine, store.fences()) is None:
         refresh_index(store)
 
@@ -201,3 +205,17 @@ def _delete_partials(location: Location, mine: GenerationId) -> None:
             owner = checkpoint.generation if checkpoint else fence.id if fence else None
             if owner is not None and owner <= mine:
                 location.delete([f"{folder}/{partial}"])
+
+
+def _drop_uploads(location: Location, mine: GenerationId) -> None:
+    """Packs that killed writers of this or an earlier generation had begun to send.
+
+    A right that is missing for it harms no save.
+    """
+
+    def is_dead(name: str) -> bool:
+        owner = CheckpointName.parse(name.partition("/")[0])
+        return owner is not None and owner.generation <= mine
+
+    with contextlib.suppress(CheckpointError):
+        location.drop_uploads(PACKS, is_dead)

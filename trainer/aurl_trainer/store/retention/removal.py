@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from aurl_trainer.contract import RunFile
+from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
@@ -27,12 +29,19 @@ def everything(location: Location) -> None:
     location.catch_up()
     for folder in FOLDERS:
         _delete(location, folder)
+    _drop_uploads(location)
 
 
 def _delete(location: Location, folder: str) -> None:
     for child in location.folders(folder):
         _delete(location, f"{folder}/{child}")
     location.delete_folder(folder)
+
+
+def _drop_uploads(location: Location) -> None:
+    """What killed uploads left is not seen; a right that is missing for it keeps nothing else from going."""
+    with contextlib.suppress(CheckpointError):
+        location.drop_uploads("")
 
 
 def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> list[CheckpointName]:
@@ -54,5 +63,6 @@ def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> lis
     location.delete([name.manifest for name in plan.manifests])
     for name in plan.folders:
         location.delete_folder(name.folder)
+    _drop_uploads(location)
     refresh_index(store)
     return sorted(stay, key=lambda name: name.age)
