@@ -89,7 +89,9 @@ class Cache:
         entry = self.entries.get(key)
         job = _trimmed(job)
         if entry is None or entry.uid != job["metadata"]["uid"]:
-            self.entries[key] = Entry(job, pods=self._orphans.pop(key, {}))
+            waiting = self._orphans.pop(key, {})
+            pods = {uid: pod for uid, pod in waiting.items() if _is_of(pod, job["metadata"]["uid"])}
+            self.entries[key] = Entry(job, pods=pods)
             return key, True
         if _version(job) <= _version(entry.job):
             return key, False
@@ -133,10 +135,15 @@ class Cache:
             return None
         key = (pod["metadata"]["namespace"], name)
         entry = self.entries.get(key)
-        if entry is None:
-            self._orphans.get(key, {}).pop(pod["metadata"]["uid"], None)
-            return None
         uid = pod["metadata"]["uid"]
+        if entry is None:
+            orphans = self._orphans.get(key, {})
+            orphans.pop(uid, None)
+            if not orphans:
+                self._orphans.pop(key, None)
+            return None
+        if not _is_of(pod, entry.uid):
+            return None
         entry.pods[uid] = _trimmed(pod)
         entry.vanished.setdefault(uid, now)
         return key
@@ -166,9 +173,7 @@ class Cache:
         entry = self.entries.get(key)
         if entry is None:
             return self._orphans.setdefault(key, {})
-        owners = {owner["uid"] for owner in pod["metadata"].get("ownerReferences", [])}
-        # A pod of a job of the same name that was deleted is on its way out, and none of ours.
-        return entry.pods if entry.uid in owners else {}
+        return entry.pods if _is_of(pod, entry.uid) else {}
 
     def _jobs_on(self, name: str) -> set[Key]:
         return {
@@ -180,6 +185,11 @@ class Cache:
 
 def _key(job: Mapping[str, Any]) -> Key:
     return job["metadata"]["namespace"], job["metadata"]["name"]
+
+
+def _is_of(pod: Mapping[str, Any], uid: str) -> bool:
+    """Whether the pod is of this very job: one of a deleted job of the same name is on its way out."""
+    return uid in {owner["uid"] for owner in pod["metadata"].get("ownerReferences", [])}
 
 
 def _version(item: Mapping[str, Any]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from aurl_operator.backends.kubernetes.cache import Cache
 
 KEY = ("music", "bach")
@@ -12,6 +14,18 @@ KEY = ("music", "bach")
 def job(uid: str, version: int) -> dict[str, Any]:
     metadata = {"namespace": "music", "name": "bach", "uid": uid, "resourceVersion": str(version)}
     return {"metadata": metadata, "spec": {}}
+
+
+def pod(uid: str, job: str, version: int = 1) -> dict[str, Any]:
+    owner = {"apiVersion": "aurl.dev/v1alpha1", "kind": "AurlTrainingJob", "name": "bach", "uid": job}
+    metadata = {
+        "namespace": "music",
+        "name": f"bach-{uid}",
+        "uid": uid,
+        "resourceVersion": str(version),
+        "ownerReferences": [owner],
+    }
+    return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
 
 
 def test_an_answer_that_comes_after_the_end_does_not_bring_a_job_back() -> None:
@@ -30,3 +44,28 @@ def test_an_answer_about_a_job_that_was_made_anew_is_passed_over() -> None:
     assert cache.entries[KEY].uid == "two"
     cache.renew_job(job("two", 6))
     assert cache.entries[KEY].version == "6"
+
+
+@pytest.mark.parametrize("last", ["dropped", "put"])
+def test_a_job_made_anew_under_its_name_has_no_part_in_the_pods_of_the_deleted_one(last: str) -> None:
+    cache = Cache(())
+    cache.put_job(job("one", 1))
+    cache.put_pod(pod("old", "one"))
+    cache.drop_job(job("one", 2))
+    # It saves and leaves, for as long as it has grace.
+    cache.put_pod(pod("old", "one", 3))
+    cache.put_job(job("two", 4))
+    if last == "dropped":
+        assert cache.drop_pod(pod("old", "one", 5), 0.0) is None
+    else:
+        cache.put_pod(pod("old", "one", 5))
+    entry = cache.entries[KEY]
+    assert not entry.pods and not entry.vanished, "its end would be booked as a loss of the new job"
+
+
+def test_pods_that_are_listed_before_their_job_are_its_own() -> None:
+    cache = Cache(())
+    cache.put_pod(pod("mine", "one"))
+    cache.put_pod(pod("old", "zero"))
+    cache.put_job(job("one", 1))
+    assert set(cache.entries[KEY].pods) == {"mine"}
