@@ -333,11 +333,11 @@ class RankFailure(_Record):
 class LedgerEntry(_Record):
     """One line of the ledger: something that happened to a run, written once by the operator's core.
 
-    `kind` is "incident", "generation" (a world formed or resumed), "node" (a node started or ended), or
-    "phase" (the job's phase changed). `at` is seconds since the epoch. An incident gets a second entry of
-    kind "recovered" with the same `id` when the first new step after it is seen; `lost_seconds` is the time
-    from the loss to that step plus the time of the steps done again. One whose cause is in `NOTICED` cost
-    nothing to recover from and gets none.
+    `kind` is "incident", "generation" (a world formed or resumed), "node" (a node started or ended), "phase"
+    (the job's phase changed), or "cleanup" (what was to be deleted with the job stays). `at` is seconds since
+    the epoch. An incident gets a second entry of kind "recovered" with the same `id` when the first new step
+    after it is seen; `lost_seconds` is the time from the loss to that step plus the time of the steps done
+    again. One whose cause is in `NOTICED` cost nothing to recover from and gets none.
     """
 
     kind: str

@@ -27,6 +27,10 @@ class MemoryFormatError(ValueError):
     """The text is not a memory that this version reads; it was left as it is."""
 
 
+class NewerMemoryError(MemoryFormatError):
+    """A newer version wrote it: nothing is wrong with it, and nobody must write over it."""
+
+
 @dataclass(frozen=True)
 class Live:
     """A process that was seen and has not ended."""
@@ -207,7 +211,7 @@ class Memory:
             raise MemoryFormatError(f"memory is damaged: {error}") from None
         version = raw.get("version") if isinstance(raw, dict) else None
         if isinstance(version, int) and version > VERSION:
-            raise MemoryFormatError(f"memory version {version} was written by a newer Aurl; upgrade to go on")
+            raise NewerMemoryError(f"memory version {version} was written by a newer Aurl; upgrade to go on")
         try:
             return _adapter().validate_python(raw)
         except ValidationError as error:

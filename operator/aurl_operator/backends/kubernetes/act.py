@@ -27,7 +27,6 @@ from aurl_operator.core.plan import Action, DeleteJob, Release, Remove, Start, S
 from aurl_operator.launch.pod.agent_mount import config_map
 from aurl_operator.launch.pod.gang import group
 from aurl_operator.launch.pod.manifest import PodDefaults, pod
-from aurl_trainer.contract import LedgerEntry
 
 log = logging.getLogger(__name__)
 
@@ -76,25 +75,31 @@ class Hands:
             return await self.finalizer(entry, wanted=False)
         return True
 
-    async def tell(self, entry: Entry, items: list[LedgerEntry], *, check: bool = False) -> None:
-        """Writes Events. `check`: they may be there already, so look before writing."""
-        namespace = entry.job["metadata"]["namespace"]
-        for item in items:
-            body = event(entry, item)
+    async def tell(self, entry: Entry, *, check: bool = False) -> None:
+        """Writes what is untold as Events. `check`: they may be there already, so look before writing.
+
+        Raises UnavailableError; what could not be written then stays untold.
+        """
+        events = paths.events(entry.job["metadata"]["namespace"])
+        while entry.untold:
+            body = event(entry, entry.untold[0])
             try:
-                if check:
-                    try:
-                        await self._api.get(f"{paths.events(namespace)}/{body['metadata']['name']}")
-                        continue
-                    except NotFoundError:
-                        pass
-                await self._api.create(paths.events(namespace), body)
+                if not check or not await self._has(f"{events}/{body['metadata']['name']}"):
+                    await self._api.create(events, body)
             except ConflictError:
-                continue
+                pass
+            except UnavailableError:
+                raise
             except ApiError as error:
-                if isinstance(error, UnavailableError):
-                    raise
-                log.warning("event %s not written: %s", item.id, error.message)
+                log.warning("event %s not written: %s", entry.untold[0].id, error.message)
+            del entry.untold[0]
+
+    async def _has(self, path: str) -> bool:
+        try:
+            await self._api.get(path)
+        except NotFoundError:
+            return False
+        return True
 
     async def finalizer(self, entry: Entry, *, wanted: bool) -> bool:
         """Puts our finalizer on the job, or takes it off: whether that had to be done.

@@ -13,10 +13,11 @@ from typing import Any
 from aurl_operator.api.spec import AurlTrainingJob
 from aurl_operator.backends.kubernetes.observe.machine import Machine, machine
 from aurl_operator.backends.kubernetes.observe.process import job_name
+from aurl_operator.backends.kubernetes.unusable import Problem
 from aurl_operator.core.memory import Memory
 from aurl_operator.core.observed import End, Refusal, Role
 from aurl_operator.queue import Key
-from aurl_trainer.contract import Progress
+from aurl_trainer.contract import LedgerEntry, Progress
 
 Json = dict[str, Any]
 
@@ -32,8 +33,8 @@ class Entry:
     job: Json
     parsed: AurlTrainingJob | None = None
     parsed_generation: int | None = None
-    problem: str | None = None
-    """Why the spec cannot be used."""
+    problem: Problem | None = None
+    """Why it cannot be worked."""
     memory: Memory | None = None
     """None until the first look; from then on ours, whatever the object says."""
     damaged: str | None = None
@@ -58,6 +59,8 @@ class Entry:
     """By UID of a pod without a container: when the kubelet's events were read, and what they say."""
     prepared: bool = False
     """Objects that pods need beside themselves are there."""
+    untold: list[LedgerEntry] = field(default_factory=list)
+    """What is in the status, and has still to become an Event, oldest first."""
     tidied: bool = False
     """They are gone again, since the job has ended and nothing is to be left."""
 

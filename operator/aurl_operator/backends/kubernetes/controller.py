@@ -26,14 +26,14 @@ from aurl_operator.backends.kubernetes.client.errors import ApiError, ConflictEr
 from aurl_operator.backends.kubernetes.difference import difference
 from aurl_operator.backends.kubernetes.events import told
 from aurl_operator.backends.kubernetes.look import observed, wakes
-from aurl_operator.core.memory import Memory, MemoryFormatError
+from aurl_operator.backends.kubernetes.unusable import INVALID, NEWER, Problem, let_go, status_with
+from aurl_operator.core.memory import Memory, MemoryFormatError, NewerMemoryError
 from aurl_operator.core.names import rfc3339
 from aurl_operator.core.plan import Plan
 from aurl_operator.core.reconcile import reconcile
 from aurl_operator.launch.pod.check import check
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Key, Lane, Queue
-from aurl_trainer.contract import LedgerEntry
 from aurl_trainer.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -91,17 +91,15 @@ class Controller:
             self._queue.forget(key)
             return None
         self._parse(entry)
-        if entry.parsed is None or entry.problem is not None:
-            await self._invalid(entry)
+        if entry.memory is None and (entry.problem is None or entry.problem.kind == NEWER):
+            self._remember(entry)
+        if entry.parsed is None or entry.memory is None or entry.problem is not None:
+            await self._unusable(entry)
             return None
-        outbox: tuple[LedgerEntry, ...] = ()
-        if entry.memory is None:
-            entry.memory = self._remembered(entry)
-            outbox = entry.memory.outbox
         if self._wants_finalizer(entry):
             await self._hands.finalizer(entry, wanted=True)
-        # What a predecessor wrote down and may not have told any more.
-        await self._hands.tell(entry, [e for e in outbox if told(e)], check=True)
+        # What a predecessor wrote down and may not have told any more, or the API server did not take.
+        await self._hands.tell(entry, check=True)
         now = time.time()
         await mounts.ask(self._api, entry, now)
         plan = reconcile(observed(entry, self._cache, entry.memory, now))
@@ -109,7 +107,8 @@ class Controller:
             return gathering
         await self._persist(entry, plan, now)
         self._report(key, entry, plan)
-        await self._hands.tell(entry, [e for e in plan.ledger if told(e)])
+        entry.untold += [e for e in plan.ledger if told(e)]
+        await self._hands.tell(entry)
         results = await asyncio.gather(
             *(self._hands.act(entry, action) for action in plan.actions), return_exceptions=True
         )
@@ -138,18 +137,24 @@ class Controller:
             check(job, self._defaults)
             entry.parsed = job
         except ConfigError as error:
-            entry.problem = "; ".join(error.problems)
+            entry.problem = Problem(INVALID, "; ".join(error.problems))
 
-    def _remembered(self, entry: Entry) -> Memory:
+    def _remember(self, entry: Entry) -> None:
+        """Takes over what the object remembers; a problem instead, if only a newer operator can read it."""
+        entry.problem = None
         text = (entry.job.get("status") or {}).get("memory")
         if text is None:
-            return Memory()
+            entry.memory = Memory()
+            return
         try:
-            return Memory.from_json(text)
+            entry.memory = Memory.from_json(text)
+            entry.untold += [e for e in entry.memory.outbox if told(e)]
+        except NewerMemoryError as error:
+            entry.problem = Problem(NEWER, str(error))
         except MemoryFormatError as error:
             entry.damaged = str(error)
             log.error("%s: %s; built anew from its pods", entry.job["metadata"]["name"], error)
-            return Memory()
+            entry.memory = Memory()
 
     def _wants_finalizer(self, entry: Entry) -> bool:
         assert entry.parsed is not None
@@ -181,29 +186,18 @@ class Controller:
         entry.patched_at = now
         self._cache.renew_job(done)
 
-    async def _invalid(self, entry: Entry) -> None:
-        """Says that the spec cannot be used. What runs is left alone."""
-        status = dict(entry.job.get("status") or {})
-        conditions = [c for c in status.get("conditions", []) if c["type"] != "InvalidSpec"]
-        known = next((c for c in status.get("conditions", []) if c["type"] == "InvalidSpec"), None)
-        text = (entry.problem or "")[:1024]
-        since = known["lastTransitionTime"] if known else rfc3339(time.time())
-        condition = {
-            "type": "InvalidSpec",
-            "status": "True",
-            "reason": "InvalidSpec",
-            "message": text,
-            "lastTransitionTime": since,
-        }
-        phase = status.get("phase", "Pending")
-        after = {
-            **status,
-            "phase": phase,
-            "message": f"InvalidSpec: {text}"[:1024],
-            "conditions": [*conditions, condition],
-            "observedGeneration": entry.job["metadata"].get("generation"),
-        }
-        await self._patch(entry, status, after, time.time())
+    async def _unusable(self, entry: Entry) -> None:
+        """Says why the job cannot be worked. What runs is left alone; if it is deleted, it can go."""
+        assert entry.problem is not None
+        metadata, now = entry.job["metadata"], time.time()
+        if metadata.get("deletionTimestamp") is None:
+            status = dict(entry.job.get("status") or {})
+            after = status_with(entry.problem, status, metadata.get("generation"), now)
+            await self._patch(entry, status, after, now)
+        elif names.FINALIZER in (metadata.get("finalizers") or []):
+            entry.untold.append(let_go(entry.problem, now))
+            await self._hands.tell(entry)
+            await self._hands.finalizer(entry, wanted=False)
 
     async def _refresh(self, key: Key) -> None:
         """The job has changed behind us: take it as it is now, and look again."""

@@ -21,7 +21,8 @@ _PHASES = ("Recovering", "Suspended", "Succeeded", "Failed")
 
 def told(entry: LedgerEntry) -> bool:
     """Whether people want to read it among a job's events."""
-    return entry.kind in ("incident", "recovered") or (entry.kind == "phase" and entry.phase in _PHASES)
+    wanted = entry.kind in ("incident", "recovered", "cleanup")
+    return wanted or (entry.kind == "phase" and entry.phase in _PHASES)
 
 
 def event(job: Entry, entry: LedgerEntry) -> dict[str, Any]:
@@ -57,12 +58,14 @@ def event(job: Entry, entry: LedgerEntry) -> dict[str, Any]:
 
 
 def _bad(entry: LedgerEntry) -> bool:
-    return entry.kind == "incident" or entry.phase == "Failed"
+    return entry.kind in ("incident", "cleanup") or entry.phase == "Failed"
 
 
 def _reason(entry: LedgerEntry) -> str:
     if entry.kind == "phase":
         return entry.phase or "Phase"
+    if entry.kind == "cleanup":
+        return "CheckpointsStay"
     if entry.kind == "recovered":
         return "Recovered"
     return "".join(part.capitalize() for part in Cause(entry.cause or "crash").value.split("-"))

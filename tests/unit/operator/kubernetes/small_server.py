@@ -1,0 +1,85 @@
+"""An API server of a few objects over real HTTP, which can be told to be away for some of them.
+
+It creates, reads, merges and deletes, with versions and conflicts; it checks nothing. What a real one makes
+of our objects is tested in tests/integration/apiserver; this one is for what a real one cannot be made to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+from kubernetes.aio.client import Configuration
+
+from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.client.connection import Connection
+from tests.unit.operator.kubernetes.test_plain import merged
+
+
+class SmallServer:
+    """Objects by path."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.away: tuple[str, ...] = ()
+        """Parts of paths: a call to such a path is answered by 503."""
+        self.slow: float = 0.0
+        """Seconds before an answer, when what was asked has been done."""
+        self._version = 0
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Api]:
+        """Answers, and gives a client, while entered."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        try:
+            to = Connection(f"http://{host}:{port}", None, Configuration(), "default")
+            async with Api(to) as api:
+                yield api
+        finally:
+            await runner.cleanup()
+
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Stores an object as it is."""
+        self._version += 1
+        metadata = {"uid": f"uid-{self._version}", **body["metadata"], "resourceVersion": str(self._version)}
+        self.objects[path] = {**body, "metadata": metadata}
+        return self.objects[path]
+
+    def named(self, kind: str) -> list[dict[str, Any]]:
+        """All objects of one kind, in the order in which they were made."""
+        return [found for path, found in self.objects.items() if f"/{kind}/" in path]
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        if any(part in request.path for part in self.away):
+            return web.json_response({"message": "away"}, status=503)
+        status, body = self._done(
+            request.method, request.path, await request.json() if request.can_read_body else {}
+        )
+        await asyncio.sleep(self.slow)
+        return web.json_response(body, status=status)
+
+    def _done(self, verb: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        part = "/status" if path.endswith("/status") else ""
+        path = path.removesuffix(part)
+        if verb == "POST":
+            path = f"{path}/{body['metadata']['name']}"
+            return (409, {"message": "exists"}) if path in self.objects else (201, self.put(path, body))
+        known = self.objects.get(path)
+        if known is None:
+            return 404, {"message": "not found"}
+        if verb == "GET":
+            return 200, known
+        if verb == "DELETE":
+            return 200, self.objects.pop(path)
+        if body["metadata"].get("resourceVersion") not in (None, known["metadata"]["resourceVersion"]):
+            return 409, {"message": "changed"}
+        return 200, self.put(path, body if verb == "PUT" else merged(known, body))

@@ -1,0 +1,132 @@
+"""Looks at a job while the API server fails in between, and at jobs that this operator cannot work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.act import Hands, Pace
+from aurl_operator.backends.kubernetes.cache import Cache
+from aurl_operator.backends.kubernetes.client import api as client
+from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.backends.kubernetes.client.errors import UnavailableError
+from aurl_operator.backends.kubernetes.controller import Controller
+from aurl_operator.core.memory import VERSION
+from aurl_operator.launch.pod.manifest import PodDefaults
+from aurl_operator.queue import Queue
+from tests.unit.operator.kubernetes.small_server import SmallServer
+
+KEY = ("music", "bach")
+PATH = paths.job(*KEY)
+WRONG = {"spec": {"restartPolicy": "Always"}}
+
+
+class Room:
+    """One job, and an operator that looks when it is asked to."""
+
+    def __init__(self, server: SmallServer, api: client.Api) -> None:
+        self.server = server
+        self.cache = Cache(())
+        hands = Hands(api, self.cache, PodDefaults(), Pace(1000.0))
+        self._controller = Controller(api, self.cache, Queue(time.monotonic), hands, PodDefaults())
+
+    def job(self, *, spec: dict[str, Any] | None = None, **metadata: Any) -> None:
+        """Puts the job on the server, over what is there."""
+        known = self.server.objects.get(PATH, {"metadata": {"uid": "job", "generation": 0}})
+        meta = {**known["metadata"], "name": "bach", "namespace": "music", **metadata}
+        meta["generation"] += 1
+        wanted = {"image": "x", "command": ["train.py"], **(spec or {})}
+        body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": meta, "spec": wanted}
+        self.server.put(PATH, {**known, **body})
+
+    async def look(self) -> None:
+        """As if an event had told of the job as it is."""
+        self.cache.put_job(self.server.objects[PATH])
+        await self._controller.look(KEY)
+
+    def status(self) -> dict[str, Any]:
+        return dict(self.server.objects[PATH].get("status") or {})
+
+    def condition(self, kind: str) -> str | None:
+        found = [c["message"] for c in self.status().get("conditions", []) if c["type"] == kind]
+        return found[0] if found else None
+
+    def events(self) -> list[str]:
+        return [event["reason"] for event in self.server.named("events")]
+
+
+def within(story: Callable[[Room], Awaitable[None]]) -> None:
+    async def run() -> None:
+        server = SmallServer()
+        async with server.client() as api:
+            await story(Room(server, api))
+
+    asyncio.run(run())
+
+
+def test_an_event_that_was_not_taken_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TRIES", 1)
+
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        (pod,) = room.server.named("pods")
+        room.cache.drop_pod({"kind": "Pod", **pod}, time.time())
+        room.server.away = ("/events",)
+        with pytest.raises(UnavailableError):
+            await room.look()
+        assert room.status()["restarts"] == {"deleted": 1}, "expected the loss to be in the status first"
+        assert not room.events()
+        room.server.away = ()
+        await room.look()
+        assert room.events().count("Deleted") == 1, f"expected the loss to be told, found {room.events()}"
+        await room.look()
+        assert room.events().count("Deleted") == 1
+
+    within(story)
+
+
+def test_what_a_newer_operator_wrote_is_left_as_it_is() -> None:
+    async def story(room: Room) -> None:
+        memory = json.dumps({"version": VERSION + 1, "outcome": "of a kind that we do not know"})
+        room.job()
+        known = room.server.objects[PATH]
+        status = {"memory": memory, "phase": "Succeeded", "restarts": {"deleted": 3}, "mood": "good"}
+        room.server.put(PATH, {**known, "status": status})
+        await room.look()
+        found = room.status()
+        assert {name: found[name] for name in ("memory", "phase", "restarts", "mood")} == status
+        assert "newer Aurl; upgrade" in (room.condition("NewerOperator") or "")
+        assert not room.server.named("pods"), "expected no pod for a job of which nothing is known"
+        version = room.server.objects[PATH]["metadata"]["resourceVersion"]
+        await room.look()
+        assert room.server.objects[PATH]["metadata"]["resourceVersion"] == version, "expected no more writes"
+
+    within(story)
+
+
+@pytest.mark.parametrize("why", ["InvalidSpec", "NewerOperator"])
+def test_a_job_that_cannot_be_worked_can_still_be_deleted(why: str) -> None:
+    async def story(room: Room) -> None:
+        room.job(finalizers=[names.FINALIZER])
+        if why == "NewerOperator":
+            known = room.server.objects[PATH]
+            room.server.put(PATH, {**known, "status": {"memory": json.dumps({"version": VERSION + 1})}})
+        else:
+            room.job(spec={"template": WRONG})
+        await room.look()
+        assert room.condition(why), f"found {room.status()}"
+        again = {"template": WRONG} if why == "InvalidSpec" else {}
+        room.job(spec=again, deletionTimestamp="2026-01-31T12:00:00Z")
+        await room.look()
+        assert room.server.objects[PATH]["metadata"]["finalizers"] == [], "its deletion is blocked for ever"
+        (event,) = room.server.named("events")
+        assert event["reason"] == "CheckpointsStay" and why in event["message"], event
+
+    within(story)
