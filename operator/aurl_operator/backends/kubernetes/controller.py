@@ -166,7 +166,9 @@ class Controller:
 
     async def _persist(self, entry: Entry, plan: Plan, now: float) -> None:
         before = entry.job.get("status") or {}
-        after = _status(entry, plan.status, plan.memory)
+        # What a newer operator wrote beside what we know stays.
+        others = {key: value for key, value in before.items() if key not in _OURS}
+        after = {**others, **_status(entry, plan.status, plan.memory)}
         if entry.progress is None and "progress" in before:
             # Not asked yet in this operator's life: what its predecessor heard still stands.
             after = {**after, "progress": before["progress"], "checkpoint": before.get("checkpoint", {})}
@@ -260,6 +262,10 @@ def _status(entry: Entry, status: JobStatus, memory: Memory) -> dict[str, Any]:
             },
         ]
     return plain
+
+
+_OURS = frozenset(field.alias or name for name, field in JobStatus.model_fields.items())
+"""All that we ever write into a status."""
 
 
 def _visible(status: dict[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,17 @@ def test_what_a_newer_operator_wrote_is_left_as_it_is() -> None:
     within(story)
 
 
+def test_what_stands_beside_our_own_words_in_a_status_stays() -> None:
+    async def story(room: Room) -> None:
+        room.job()
+        room.server.put(PATH, {**room.server.objects[PATH], "status": {"mood": "good", "phase": "Suspended"}})
+        await room.look()
+        found = room.status()
+        assert (found["mood"], found["phase"]) == ("good", "Starting")
+
+    within(story)
+
+
 @pytest.mark.parametrize("why", ["InvalidSpec", "NewerOperator"])
 def test_a_job_that_cannot_be_worked_can_still_be_deleted(why: str) -> None:
     async def story(room: Room) -> None:
