@@ -2,8 +2,8 @@
 
     kopf run -m aurl_operator.app        or        aurl-operator
 
-At the start the Lease is taken, then everything is listed, then work begins; losing the Lease ends the
-process at once. Not here: any decision, any call to the API server.
+At the start the Lease is taken, then everything is listed, then work begins; a start that fails, and losing
+the Lease, end the process at once. Not here: any decision, any call to the API server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import kopf
 
@@ -21,6 +21,7 @@ from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.lease import Lease
 from aurl_operator.backends.kubernetes.runtime import Runtime
+from aurl_operator.errors import AurlError
 from aurl_operator.nothing_kept import NoDiffBase, NoProgress
 from aurl_operator.queue import Key
 from aurl_operator.service import servers
@@ -32,9 +33,22 @@ SETTINGS = Settings.from_environment()
 GONE = "DELETED"
 
 
-@kopf.on.startup()
+@kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Take the Lease, list everything, begin to work."""
+    _plain(settings)
+    try:
+        await _begin(memo)
+    except AurlError as error:
+        # A second try in this process would find ports and Lease taken by the first.
+        log.error("cannot start: %s", error)
+        if "lease" in memo:
+            await memo.lease.release()
+        _end(int(error.exit_code))
+
+
+def _plain(settings: kopf.OperatorSettings) -> None:
+    """kopf as a mere watcher."""
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.peering.standalone = True
@@ -44,8 +58,10 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     settings.watching.label_selectors["pods"] = names.SELECTOR
     for noisy in ("kopf.objects", "kopf.activities", "kopf._core", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    api = await Api.connect(counted=metrics.counted, stop_after=SETTINGS.stop_after_calls)
-    memo.api = api
+
+
+async def _begin(memo: kopf.Memo) -> None:
+    memo.api = api = await Api.connect(counted=metrics.counted, stop_after=SETTINGS.stop_after_calls)
     memo.runtime = runtime = Runtime(api, SETTINGS)
     memo.servers = await servers(SETTINGS, runtime)
     namespace = SETTINGS.lease_namespace or os.environ.get("POD_NAMESPACE") or api.namespace
@@ -66,7 +82,8 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
         metrics.LEADER.set(0)
     if "servers" in memo:
         await memo.servers.cleanup()
-    await memo.api.close()
+    if "api" in memo:
+        await memo.api.close()
 
 
 @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL)
@@ -115,5 +132,10 @@ if SETTINGS.machines:
 async def _hold(lease: Lease) -> None:
     """Two operators at work never settle: without the Lease this process ends before another begins."""
     await lease.hold()
+    _end(1)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends the process, whatever else in it is under way."""
     logging.shutdown()
-    os._exit(1)
+    os._exit(code)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from aurl_operator.errors import AurlError
+from aurl_operator.errors import AurlError, UsageError
 from aurl_operator.metrics import REGISTRY
 from aurl_operator.settings import Settings
 
@@ -54,7 +55,7 @@ class Servers:
 
 
 async def servers(settings: Settings, runtime: Runtime) -> Servers:
-    """Answers /healthz, /readyz and /metrics from now on."""
+    """Answers /healthz, /readyz and /metrics from now on. Raises UsageError if a port is taken."""
 
     async def healthz(request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -80,7 +81,12 @@ async def servers(settings: Settings, runtime: Runtime) -> Servers:
             app.router.add_get(path, handler)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, "0.0.0.0", port).start()
+        try:
+            await web.TCPSite(runner, "0.0.0.0", port).start()
+        except OSError as error:
+            raise UsageError(
+                f"port {port}: {os.strerror(error.errno or 0)}; set AURL_HEALTH_PORT or AURL_METRICS_PORT"
+            ) from None
         runners.append(runner)
     return Servers(runners)
 

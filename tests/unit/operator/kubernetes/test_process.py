@@ -1,0 +1,46 @@
+"""The operator as a process that cannot start: one line that says why, a code, and no second try within."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aurl_trainer.contract import ExitCode
+
+KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "current-context": "c",
+    "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    "users": [{"name": "u", "user": {}}],
+}
+
+
+@pytest.mark.parametrize("why", ["no cluster", "port taken"])
+def test_a_start_that_fails_ends_the_process_in_one_line(tmp_path: Path, why: str) -> None:
+    config = tmp_path / "config"
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        if why == "port taken":
+            config.write_text(json.dumps(KUBECONFIG))
+        env = {"KUBECONFIG": str(config), "AURL_HEALTH_PORT": port, "AURL_METRICS_PORT": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", "from aurl_operator.service import main; main()"],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    (told,) = [line["message"] for line in lines if line["level"] == "ERROR"]
+    assert told.startswith("cannot start: "), told
+    assert ("KUBECONFIG" if why == "no cluster" else f"port {port}") in told
+    assert done.returncode == (ExitCode.MISSING if why == "no cluster" else ExitCode.USAGE)
