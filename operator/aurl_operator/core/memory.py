@@ -192,6 +192,8 @@ class Memory:
     """The last token that asked for a failed job to try again."""
     cleaned: bool = False
     """The checkpoints of the deleted job are deleted."""
+    let_go: bool = False
+    """It was told that they stay."""
     conditions: tuple[Condition, ...] = ()
     outcome: Outcome | None = None
     outbox: tuple[LedgerEntry, ...] = ()

@@ -2,7 +2,7 @@
 
 While a job runs, only the remains of its last `REMAINS` ended processes are kept. Checkpoints are deleted by
 a cleaner, a process of the job's own image with the job's own secret, in at most `TRIES` tries: the job's
-deletion is never blocked for ever. Not here: when a job has ended (the other policies).
+deletion is never blocked for ever, and what stays is told. Not here: when a job has ended (the others).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aurl_operator.core.observed import Role, State
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove
 from aurl_operator.core.policies.elastic import order
 from aurl_operator.core.situation import Situation
-from aurl_trainer.contract import Cause
+from aurl_trainer.contract import Cause, LedgerEntry
 
 REMAINS = 10
 """Ended processes whose remains stay while the job runs."""
@@ -75,11 +75,18 @@ def _deleted(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Act
         return s, ()
     refused = next((r for r in s.observed.refusals if r.role is Role.CLEANER), None)
     if refused is not None:
-        return s, (Release(f"checkpoints stay: the cleaner was refused: {refused.waiting.message}"),)
+        return _let_go(s, f"checkpoints stay: the cleaner was refused: {refused.waiting.message}")
     if s.memory.attempts.get(slot(Role.CLEANER, 0), 0) >= TRIES:
-        return s, (Release(f"checkpoints stay: {TRIES} cleaners failed"),)
+        return _let_go(s, f"checkpoints stay: {TRIES} cleaners failed")
     s, start = order(s, Role.CLEANER, 0, keep_best=wanted == "KeepBest")
     return s, (start,)
+
+
+def _let_go(s: Situation, why: str) -> tuple[Situation, tuple[Action, ...]]:
+    """Told once, however long others hold the job."""
+    if not s.memory.let_go:
+        s = s.remember(let_go=True).tell(LedgerEntry(kind="cleanup", at=s.now, id="cleanup", message=why))
+    return s, (Release(why),)
 
 
 def _stop_all(s: Situation, reason: str) -> Situation:

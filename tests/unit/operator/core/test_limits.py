@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aurl_operator.api.status import JobPhase
+from aurl_operator.backends.kubernetes.events import told
 from aurl_operator.core.observed import LOCAL, End, State, Waiting, WaitingReason
 from aurl_operator.core.plan import DeleteJob, Release, Remove
 from aurl_operator.core.policies import cleanup, hang
@@ -217,8 +218,12 @@ def test_checkpoints_are_deleted_by_a_cleaner_in_bounded_tries() -> None:
         desk.put(start)
         desk.look(1.0)
         desk.end(start.name, died(desk.now))
-    (release,) = desk.look(1.0).actions
+    plan = desk.look(1.0)
+    (release,) = plan.actions
     assert isinstance(release, Release) and "3 cleaners failed" in release.message
+    assert [(e.kind, e.message) for e in plan.ledger if told(e)] == [("cleanup", release.message)]
+    again = desk.look(1.0)
+    assert again.actions == (release,) and not again.ledger, "expected it to be told once"
     assert "crash" not in desk.memory.restarts
 
 
