@@ -60,15 +60,17 @@ class Lease:
     async def hold(self) -> None:
         """Renews until that fails for too long: then it returns, and no work may go on."""
         clock = asyncio.get_running_loop().time
-        renewed = clock()
-        while clock() - renewed < DEADLINE:
-            await asyncio.sleep(RETRY)
+        until = clock() + DEADLINE
+        while (left := until - clock()) > 0:
+            await asyncio.sleep(min(RETRY, left))
+            # Others count from our write, which is done before its answer is here.
+            began = clock()
             try:
-                ours = await asyncio.wait_for(self._try(), DEADLINE - RETRY)
+                ours = await asyncio.wait_for(self._try(), max(0.0, until - began))
             except TimeoutError:
                 continue
             if ours:
-                renewed = clock()
+                until = began + DEADLINE
             elif self._seen is not None and self._seen.holder != self._me:
                 break
         log.error("the Lease is lost: work stops")
