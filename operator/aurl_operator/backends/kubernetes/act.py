@@ -157,8 +157,9 @@ class Hands:
             await self._ensure(paths.config_maps(namespace), files)
         entry.prepared, entry.tidied = True, False
         gang = group(job) if start.role is Role.NODE else None
-        if gang is not None:
-            await self._ensure(paths.pod_groups(namespace), gang)
+        if gang is not None and gang != entry.gang:
+            await self._api.apply(paths.pod_group(namespace, gang["metadata"]["name"]), gang)
+            entry.gang = gang
 
     async def tidy(self, entry: Entry) -> None:
         """After the end of a job that leaves nothing: what pods needed beside themselves goes, too."""

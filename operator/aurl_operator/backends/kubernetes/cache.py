@@ -59,6 +59,8 @@ class Entry:
     """By UID of a pod without a container: when the kubelet's events were read, and what they say."""
     prepared: bool = False
     """Objects that pods need beside themselves are there."""
+    gang: Json | None = None
+    """What its pods have been told to wait for together, as it was applied last."""
     untold: list[LedgerEntry] = field(default_factory=list)
     """What is in the status, and has still to become an Event, oldest first."""
     tidied: bool = False

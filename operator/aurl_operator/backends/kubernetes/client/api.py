@@ -101,6 +101,11 @@ class Api:
         query = {"fieldManager": names.FIELD_MANAGER}
         return await self._call("PATCH", path, body=body, query=query, content=MERGE_PATCH)
 
+    async def apply(self, path: str, body: Json) -> Json:
+        """Server-side apply: what is ours of an object becomes as in `body`, whoever wrote it before."""
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+        return await self._call("PATCH", path, body=body, query=query, content=APPLY)
+
     async def replace(self, path: str, body: Json) -> Json:
         """Replace an object that is still at the resourceVersion in `body`."""
         return await self._call("PUT", path, body=body, query={"fieldManager": names.FIELD_MANAGER})

@@ -45,9 +45,9 @@ def leases(namespace: str) -> str:
     return _group("apis/coordination.k8s.io/v1", namespace, "leases")
 
 
-def pod_groups(namespace: str) -> str:
-    """Volcano's gangs of one namespace."""
-    return _group("apis/scheduling.volcano.sh/v1beta1", namespace, "podgroups")
+def pod_group(namespace: str, name: str) -> str:
+    """One of Volcano's gangs."""
+    return f"{_group('apis/scheduling.volcano.sh/v1beta1', namespace, 'podgroups')}/{name}"
 
 
 def _group(api: str, namespace: str | None, plural: str) -> str:
