@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry()
@@ -36,3 +38,9 @@ LEADER = Gauge("aurl_leader", "1 while this replica works.", registry=REGISTRY)
 def counted(verb: str, status: int, resource: str) -> None:
     """Counts one call."""
     CALLS.labels(verb, str(status), resource).inc()
+
+
+def forget(namespace: str, job: str) -> None:
+    """A job is gone, and so are the series of its own."""
+    with contextlib.suppress(KeyError):
+        GOODPUT.remove(namespace, job)

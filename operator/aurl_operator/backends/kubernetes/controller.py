@@ -89,6 +89,7 @@ class Controller:
         entry = self._cache.entries.get(key)
         if entry is None:
             self._queue.forget(key)
+            metrics.forget(*key)
             return None
         self._parse(entry)
         if entry.memory is None and (entry.problem is None or entry.problem.kind == NEWER):

@@ -7,6 +7,7 @@ the watches (app.py), which replica works (lease.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -104,11 +105,26 @@ class Runtime:
         dead = [task for task in self._tasks if task.done()]
         return f"{len(dead)} tasks have ended" if self.working and dead else None
 
+    async def listen(self) -> None:
+        """Where there is nothing, nothing is heard: whether that is so is asked after a long silence.
+
+        A job on the API server that no watch has told of leaves the operator as silent as it is.
+        """
+        quiet = time.monotonic() - self.heard_at > STALE_SECONDS / 2
+        if not quiet or self.cache.entries or self.cache.machines:
+            return
+        for namespace in self.settings.namespaces or (None,):
+            if (await self._api.get(paths.jobs(namespace), limit="1")).get("items"):
+                return
+        self.heard_at = time.monotonic()
+
     async def _watch(self) -> None:
         """The one timer: gauges, and now and then a look at every job."""
         resynced = time.monotonic()
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
+            with contextlib.suppress(ApiError):
+                await self.listen()
             metrics.QUEUE_AGE.set(self.queue.age())
             metrics.QUEUE_DEPTH.set(len(self.queue))
             phases = Counter(

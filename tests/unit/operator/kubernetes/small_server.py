@@ -6,7 +6,6 @@ of our objects is tested in tests/integration/apiserver; this one is for what a 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,9 +13,12 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
-from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.client.api import APPLY, Api
 from aurl_operator.backends.kubernetes.client.connection import Connection
 from tests.unit.operator.kubernetes.test_plain import merged
+
+KINDS = ("aurltrainingjobs", "pods", "events")
+"""What can be listed."""
 
 
 class SmallServer:
@@ -26,8 +28,6 @@ class SmallServer:
         self.objects: dict[str, dict[str, Any]] = {}
         self.away: tuple[str, ...] = ()
         """Parts of paths: a call to such a path is answered by 503."""
-        self.slow: float = 0.0
-        """Seconds before an answer, when what was asked has been done."""
         self._version = 0
 
     @contextlib.asynccontextmanager
@@ -61,19 +61,21 @@ class SmallServer:
     async def _answer(self, request: web.Request) -> web.Response:
         if any(part in request.path for part in self.away):
             return web.json_response({"message": "away"}, status=503)
-        status, body = self._done(
-            request.method, request.path, await request.json() if request.can_read_body else {}
-        )
-        await asyncio.sleep(self.slow)
+        sent = await request.json() if request.can_read_body else {}
+        status, body = self._done(request.method, request.path, request.content_type, sent)
         return web.json_response(body, status=status)
 
-    def _done(self, verb: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _done(self, verb: str, path: str, kind: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         part = "/status" if path.endswith("/status") else ""
         path = path.removesuffix(part)
         if verb == "POST":
             path = f"{path}/{body['metadata']['name']}"
             return (409, {"message": "exists"}) if path in self.objects else (201, self.put(path, body))
+        if verb == "GET" and path.rpartition("/")[2] in KINDS:
+            return 200, {"items": [found for at, found in self.objects.items() if at.startswith(f"{path}/")]}
         known = self.objects.get(path)
+        if known is None and verb == "PATCH" and kind == APPLY:
+            return 201, self.put(path, body)
         if known is None:
             return 404, {"message": "not found"}
         if verb == "GET":

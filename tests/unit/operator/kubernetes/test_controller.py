@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aurl_operator import metrics
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.act import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
@@ -17,13 +18,25 @@ from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.errors import UnavailableError
 from aurl_operator.backends.kubernetes.controller import Controller
+from aurl_operator.backends.kubernetes.runtime import STALE_SECONDS, Runtime
 from aurl_operator.core.memory import VERSION
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Queue
+from aurl_operator.settings import Settings
 from tests.unit.operator.kubernetes.small_server import SmallServer
 
 KEY = ("music", "bach")
 PATH = paths.job(*KEY)
+READY = {
+    "status": {
+        "phase": "Running",
+        "podIP": "192.0.2.1",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [
+            {"name": names.STORE_CONTAINER, "state": {"running": {"startedAt": "2026-01-31T12:00:00Z"}}}
+        ],
+    }
+}
 WRONG = {"spec": {"restartPolicy": "Always"}}
 
 
@@ -31,7 +44,7 @@ class Room:
     """One job, and an operator that looks when it is asked to."""
 
     def __init__(self, server: SmallServer, api: client.Api) -> None:
-        self.server = server
+        self.server, self.api = server, api
         self.cache = Cache(())
         hands = Hands(api, self.cache, PodDefaults(), Pace(1000.0))
         self._controller = Controller(api, self.cache, Queue(time.monotonic), hands, PodDefaults())
@@ -48,6 +61,10 @@ class Room:
     async def look(self) -> None:
         """As if an event had told of the job as it is."""
         self.cache.put_job(self.server.objects[PATH])
+        await self.look_again()
+
+    async def look_again(self) -> None:
+        """At what is known."""
         await self._controller.look(KEY)
 
     def status(self) -> dict[str, Any]:
@@ -139,5 +156,55 @@ def test_a_job_that_cannot_be_worked_can_still_be_deleted(why: str) -> None:
         assert room.server.objects[PATH]["metadata"]["finalizers"] == [], "its deletion is blocked for ever"
         (event,) = room.server.named("events")
         assert event["reason"] == "CheckpointsStay" and why in event["message"], event
+
+    within(story)
+
+
+def test_no_series_is_left_of_a_job_that_is_gone() -> None:
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        metrics.GOODPUT.labels(*KEY).set(0.5)
+        room.cache.drop_job(room.server.objects[PATH])
+        await room.look_again()
+        labels = dict(zip(("namespace", "job"), KEY, strict=True))
+        assert metrics.REGISTRY.get_sample_value("aurl_job_goodput_ratio", labels) is None
+
+    within(story)
+
+
+def test_a_gang_follows_the_fewest_nodes() -> None:
+    async def story(room: Room) -> None:
+        gang = {"scheduling": {"gang": "Volcano"}}
+        room.job(spec={**gang, "nodes": {"min": 1, "max": 1}})
+        await room.look()
+        (group,) = room.server.named("podgroups")
+        assert group["spec"]["minMember"] == 1
+        (pod,) = room.server.named("pods")
+        room.job(spec={**gang, "nodes": {"min": 2, "max": 2}})
+        await room.look()
+        room.cache.drop_pod({"kind": "Pod", **pod}, time.time())
+        await room.look_again()
+        (store,) = [p for p in room.server.named("pods") if p["metadata"]["labels"][names.ROLE] == "store"]
+        room.cache.put_pod(
+            room.server.put(paths.pod(*KEY[:1], store["metadata"]["name"]), {**store, **READY})
+        )
+        await room.look_again()
+        (group,) = room.server.named("podgroups")
+        assert group["spec"]["minMember"] == 2, f"expected it to follow, found {group['spec']}"
+
+    within(story)
+
+
+@pytest.mark.parametrize("unheard", [False, True])
+def test_an_operator_without_jobs_is_ready_unless_its_watches_are_deaf(unheard: bool) -> None:
+    async def story(room: Room) -> None:
+        runtime = Runtime(room.api, Settings(namespaces=("music",)))
+        runtime.working, runtime.heard_at = True, time.monotonic() - STALE_SECONDS - 1
+        assert runtime.ready() is not None
+        if unheard:
+            room.job()
+        await runtime.listen()
+        assert (runtime.ready() is not None) is unheard
 
     within(story)
