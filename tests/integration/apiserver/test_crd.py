@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from aurl_operator.api.crd.changes import FIXED
 from tests.integration.apiserver.client import job_object
 from tests.integration.apiserver.conftest import ROOT, kubectl
 
@@ -38,23 +39,53 @@ def get(namespace: str, name: str = "bach") -> dict[str, Any]:
 BACKOFF = {"initialSeconds": 50, "maxSeconds": 5}
 
 
+COMMAND = {"training": None, "command": ["train.py"]}
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"training": None}, "name exactly one of training and command"),
+    ({"command": ["train.py"]}, "name exactly one of training and command"),
+    ({"scheduling": {"queue": "q"}}, "scheduling.queue needs scheduling.gang: Volcano or Kueue"),
+    (
+        {**COMMAND, "cleanup": {"checkpoints": "Delete"}},
+        "cleanup.checkpoints: Aurl does not know the checkpoints of a command; use Keep",
+    ),
+    (
+        {**COMMAND, "initFrom": "s3://bucket/other"},
+        "initFrom goes with training; a command loads its own checkpoints",
+    ),
+    (
+        {"initFrom": "s3://me:secret@bucket/other"},
+        "initFrom: a password does not belong into a job; use checkpoint.secret",
+    ),
+    ({"checkpoint": {"uri": "bucket/run"}}, "uri: expected a URL, as in s3://bucket/run"),
+    (
+        {"checkpoint": {"uri": "s3://me:secret@bucket/run"}},
+        "uri: a password does not belong into a job; use checkpoint.secret",
+    ),
+    *[
+        ({"recovery": {budget: {"backoff": BACKOFF}}}, "initialSeconds is more than maxSeconds")
+        for budget in ("preemptions", "nodeLost", "crashes", "hang", "outOfMemory")
+    ],
+    ({"nodes": {"min": 3, "max": 1}}, "min is more than max"),
+]
+"""Against a rule in CEL, and the rule's words."""
+
+CHANGED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"training": {"preset": "high_quality"}}, "training"),
+    (COMMAND, {"training": None, "command": ["b.py"]}, "command"),
+    ({}, {"procsPerNode": 2}, "procsPerNode"),
+    ({}, {"checkpoint": {"uri": "s3://bucket/other"}}, "checkpoint.uri"),
+    ({"checkpoint": {"every": 5}}, {}, "checkpoint.uri"),
+    ({}, {"initFrom": "s3://bucket/other"}, "initFrom"),
+    ({}, {"scheduling": {"gang": "Volcano"}}, "scheduling.gang"),
+]
+"""Before, after, and the field that may not change; absent fields included."""
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"training": None}, "name exactly one of training and command"),
-        ({"command": ["train.py"]}, "name exactly one of training and command"),
-        ({"scheduling": {"queue": "q"}}, "scheduling.queue needs scheduling.gang"),
-        (
-            {"training": None, "command": ["train.py"], "cleanup": {"checkpoints": "Delete"}},
-            "does not know the checkpoints of a command",
-        ),
-        ({"checkpoint": {"uri": "bucket/run"}}, "expected a URL"),
-        ({"checkpoint": {"uri": "s3://me:secret@bucket/run"}}, "a password does not belong into a job"),
-        *[
-            ({"recovery": {budget: {"backoff": BACKOFF}}}, "initialSeconds is more than maxSeconds")
-            for budget in ("preemptions", "nodeLost", "crashes", "hang", "outOfMemory")
-        ],
-        ({"nodes": {"min": 3, "max": 1}}, "min is more than max"),
+        *REFUSED,
         ({"nodes": 2}, "spec.nodes"),
         ({"procsPerNode": 0}, "spec.procsPerNode"),
         ({"cleanup": {"pods": "Some"}}, "spec.cleanup.pods"),
@@ -66,21 +97,12 @@ def test_what_is_wrong_is_refused_with_words(namespace: str, spec: dict[str, Any
     assert message in apply(manifest(namespace, **spec))
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({}, {"training": {"preset": "high_quality"}}),
-        ({"training": None, "command": ["a.py"]}, {"training": None, "command": ["b.py"]}),
-        ({}, {"procsPerNode": 2}),
-        ({}, {"checkpoint": {"uri": "s3://bucket/other"}}),
-        ({}, {"scheduling": {"gang": "Volcano"}}),
-    ],
-)
+@pytest.mark.parametrize(("before", "after", "field"), CHANGED)
 def test_what_a_run_is_made_of_cannot_change(
-    namespace: str, before: dict[str, Any], after: dict[str, Any]
+    namespace: str, before: dict[str, Any], after: dict[str, Any], field: str
 ) -> None:
     kubectl("apply", "-f", "-", stdin=manifest(namespace, **before))
-    assert "cannot change" in apply(manifest(namespace, **after))
+    assert f"{field} cannot change: {FIXED[field]}" in apply(manifest(namespace, **after))
 
 
 def test_what_may_change_does(namespace: str) -> None:

@@ -45,13 +45,13 @@ def eventually(what: str, probe: Callable[[], Any], seconds: float = 60) -> Any:
     raise AssertionError(f"expected within {seconds:.0f} s: {what}; last seen: {last!r}")
 
 
-def job(namespace: str, **spec: Any) -> None:
+def job(namespace: str, name: str = "bach", **spec: Any) -> None:
     wanted = {"image": "x", "nodes": {"min": 1, "max": 2}, "template": NOWHERE, **spec}
-    kubectl("apply", "-f", "-", stdin=manifest(namespace, **wanted))
+    kubectl("apply", "-f", "-", stdin=manifest(namespace, name, **wanted))
 
 
-def status(namespace: str) -> dict[str, Any]:
-    return dict(get(namespace).get("status", {}))
+def status(namespace: str, name: str = "bach") -> dict[str, Any]:
+    return dict(get(namespace, name).get("status", {}))
 
 
 def condition(namespace: str, kind: str) -> dict[str, Any]:
@@ -261,6 +261,43 @@ def test_a_failed_job_is_resumed_under_its_name(namespace: str, tmp_path: Path) 
         eventually("it runs", lambda: status(namespace).get("phase") == "Running")
         again = aurl("resume", "bach", "-n", namespace)
         assert again.returncode == ExitCode.REFUSED, "expected a running job not to be resumed"
+
+
+def test_a_job_of_the_longest_name_runs(namespace: str, tmp_path: Path) -> None:
+    name = "b" * 63
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, name)
+        eventually("it runs", lambda: status(namespace, name).get("phase") == "Running")
+        assert sorted(kubelet.names)[-1] == f"{name}-worker-1-0"
+
+
+def test_a_job_made_anew_under_its_name_has_a_story_of_its_own(namespace: str, tmp_path: Path) -> None:
+    """The pods of the deleted one save and leave meanwhile, under the names that the new one wants first."""
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace)
+        old = eventually("both nodes run", whole(kubelet, set()))
+        old += kubelet.pods("store")
+        kubectl("-n", namespace, "delete", "atj", "bach")
+        job(namespace)
+        # As the garbage collector does it, which does not run here.
+        for pod in old:
+            kubelet.vanish(pod)
+        gone = {pod["metadata"]["uid"] for pod in old}
+        eventually("both nodes of the new one run", whole(kubelet, gone))
+        found = status(namespace)
+        assert not found.get("incidents"), f"expected no loss of the new job, found {found['incidents']}"
+
+
+def test_in_a_namespace_that_ends_the_finalizer_lets_go(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, nodes=ONE, cleanup={"checkpoints": "Delete"})
+        eventually("a node runs", lambda: status(namespace).get("phase") == "Running")
+        kubectl("delete", "namespace", namespace, "--wait=false")
+        kubectl("-n", namespace, "delete", "atj", "bach", "--wait=false")
+        for pod in kubelet.pods():
+            kubelet.vanish(pod)
+        names = ("-n", namespace, "get", "atj", "-o", "name")
+        eventually("the job is gone", lambda: not kubectl(*names).stdout.strip(), 30)
 
 
 def aurl(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
