@@ -42,6 +42,14 @@ def told_once(job: Job, status: dict[str, Any], *causes: str) -> dict[str, Any]:
     return first
 
 
+def told_among(job: Job, status: dict[str, Any], *possible: str, most: int = 1) -> None:
+    """One incident or up to `most`, of these causes, each told once, in the status and as an Event."""
+    causes = [incident["cause"] for incident in status.get("incidents", [])]
+    assert 1 <= len(causes) <= most, f"expected up to {most} incidents, found {status.get('incidents')}"
+    assert set(causes) <= set(possible), f"expected {possible}, found {status['incidents']}"
+    told_once(job, status, *causes)
+
+
 def nothing_remains(job: Job) -> None:
     """With cleanup.pods=All: nothing but the job object."""
     wait_for(f"nothing left of {job.name}", lambda: not nothing_left(job), 60)

@@ -10,7 +10,7 @@ from kubernetes import client
 
 from tests.e2e.cluster.job import Job, figure
 from tests.e2e.cluster.kube import evict, faults, kubectl, wait_for
-from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_once
+from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_among, told_once
 from tests.integration.apiserver.client import api_client
 
 MIDDLE = 60
@@ -58,9 +58,9 @@ def test_a_machine_is_drained(job: Job, undisturbed: Steps, tmp_path: Path) -> N
         kubectl(
             "drain", "node-2", "--force", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s"
         )
-        # Store and node may both have been there: one incident each at most, and never a crash.
         status = job.wait_phase("Succeeded", 420)
-        assert set(status["restarts"]) <= {"preempted", "store-lost"}, status["restarts"]
+        # Store and node may both have been there: one incident each at most, and never a crash.
+        told_among(job, status, "preempted", "store-lost", most=2)
         the_same_training(job, undisturbed, tmp_path)
         nothing_remains(job)
     finally:
@@ -92,8 +92,9 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path,
         if not _done(job):
             figure(f"power lost to whole again ({cause})", seconds=time.time() - lost)
         status = job.wait_phase("Succeeded", 420)
-        assert status["restarts"] == {cause: 1}, status["incidents"]
+        told_once(job, status, cause)
         the_same_training(job, undisturbed, tmp_path)
+        nothing_remains(job)
     finally:
         faults("node", "start", "node-2")
         wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
@@ -135,9 +136,10 @@ def test_a_machine_comes_back_after_it_was_replaced(
     finally:
         faults("node", mend, "node-2")
     status = job.wait_phase("Succeeded", 420)
-    assert sum(status["restarts"].values()) == 1, f"expected one incident, found {status['incidents']}"
+    told_among(job, status, "node-lost", "store-lost")
     assert gone not in [pod["metadata"]["uid"] for pod in job.running()]
     the_same_training(job, undisturbed, tmp_path)
+    nothing_remains(job)
     wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
 
 
@@ -148,7 +150,7 @@ def test_the_store_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> N
     pod = job.running("store")[0]["metadata"]["name"]
     kubectl("-n", job.namespace, "delete", "pod", pod, "--wait=false")
     status = job.wait_phase("Succeeded", 420)
-    assert sum(status["restarts"].values()) == 1, f"expected one incident, found {status['incidents']}"
+    told_among(job, status, "deleted", "store-lost")
     the_same_training(job, undisturbed, tmp_path)
     nothing_remains(job)
 
