@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from aurl_trainer.config.checkpoint import KeepConfig
-from aurl_trainer.errors import RefusedError
+from aurl_trainer.errors import CheckpointError, RefusedError
 from aurl_trainer.store.aside import set_aside, take_back
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.retention.announced import REMOVE_SECONDS
 from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import inspect, verify
@@ -108,6 +109,34 @@ def test_a_reader_of_what_was_newest_a_grace_ago_can_finish(uri: str) -> None:
     assert store.committed() == names[1:], "save 2 was the newest until 10 seconds ago"
     retain(store, claim.id, ONE_LEFT.model_copy(update={"grace_seconds": 5}))
     assert store.committed() == names[2:]
+
+
+def test_nothing_is_removed_any_more_when_whoever_waits_for_it_has_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    FaultyFileSystem.clear()
+    store, claim = open_run("faulty://run")
+    first = save(store, claim.id, 1, 1, at=OLD).checkpoint
+    for rank in (1, 2, 3):
+        store.location.put(first.pack(rank), b"of a larger world")
+    second = save(store, claim.id, 2, 2, at=OLD + 1).checkpoint
+    clock = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def slow(number: int, kind: str, path: str) -> None:
+        if kind == "delete" and "/packs/" in path:
+            clock[0] += 0.6 * REMOVE_SECONDS
+
+    FaultyFileSystem.reset(slow)
+    with pytest.raises(CheckpointError, match="the store is too slow; some old checkpoints stay for now"):
+        collect(RunStore(Location("faulty://run")), ONE_LEFT)
+    FaultyFileSystem.reset()
+    left = [n for n in store.location.names("packs") if n.startswith(str(first))]
+    assert len(left) == 2, f"expected the two packs to stay that were not removed in time, found {left}"
+    monkeypatch.undo()
+    collect(RunStore(Location("faulty://run")), ONE_LEFT)
+    assert [n.partition("/")[0] for n in store.location.names("packs")] == [str(second)]
+    FaultyFileSystem.clear()
 
 
 def test_after_a_stop_at_any_operation_the_next_pass_ends_it() -> None:

@@ -41,11 +41,14 @@ class Patience:
     def persist(self, act: Callable[[float], T]) -> T:
         """The result of `act`, which is given the seconds left for it; tried again while its errors pass.
 
-        Raises what it raised last, with a note `gave up after ...` if that was a passing error.
+        Raises what it raised last, with a note `gave up after ...` if that was a passing error; TimeoutError
+        where there is no time left to begin.
         """
+        if self.seconds <= 0:
+            raise TimeoutError("its deadline has passed")
         began = time.monotonic()
         try:
-            return act(max(self.seconds, 0.001))
+            return act(self.seconds)
         except Exception as error:
             if not _passing(error):
                 raise

@@ -177,6 +177,8 @@ class Location:
         """
         with self._errors("written", name), self._no_bucket(name):
             if self.local:
+                if self._deadline is not None and time.monotonic() >= self._deadline:
+                    raise TimeoutError("its deadline has passed")
                 with disk.writing(Path(self.path(name))) as file:
                     yield file
                 return

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aurl_trainer.config.checkpoint import KeepConfig
-from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
+from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError, UnavailableError
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
     GENERATIONS,
@@ -137,26 +137,32 @@ def _remove(store: RunStore, plan: Callable[[Collection[CheckpointName]], Plan],
     location = store.location
     if not first.manifests and not first.folders:
         return first
-    began = time.monotonic()
-    announcement = announce(location, {*first.manifests, *first.folders})
-    second = plan(set(store.committed()).difference(first.manifests))
-    folders = tuple(n for n in second.folders if n in first.folders)
-    for name in second.manifests:
-        _check_time(location, began)
-        location.delete([name.manifest])
-        store.forget(name)
-    for name in folders:
-        _check_time(location, began)
-        location.delete_folder(name.folder)
+    with _in_time(location) as bounded:
+        announcement = announce(location, {*first.manifests, *first.folders})
+        second = plan(set(store.committed()).difference(first.manifests))
+        folders = tuple(n for n in second.folders if n in first.folders)
+        for name in second.manifests:
+            bounded.delete([name.manifest])
+            store.forget(name)
+        for name in folders:
+            bounded.delete_folder(name.folder)
     location.delete([announcement])
     clear_dead(location)
     return Plan(second.manifests, folders)
 
 
-def _check_time(location: Location, began: float) -> None:
-    """Whoever waits for the announcement waits no longer: what is left goes the next time."""
-    if time.monotonic() - began > REMOVE_SECONDS:
-        raise CheckpointError(f"{location.uri}: the store is too slow; some old checkpoints stay for now")
+@contextlib.contextmanager
+def _in_time(location: Location) -> Iterator[Location]:
+    """The place for as long as whoever waits for the announcement does: what is left goes the next time."""
+    until = time.monotonic() + REMOVE_SECONDS
+    try:
+        yield location.until(until)
+    except UnavailableError:
+        if time.monotonic() < until:
+            raise
+        raise CheckpointError(
+            f"{location.uri}: the store is too slow; some old checkpoints stay for now"
+        ) from None
 
 
 def _settled_generations(store: RunStore, now: float) -> set[GenerationId]:

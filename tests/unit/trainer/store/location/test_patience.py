@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -97,14 +98,31 @@ def test_a_store_that_stays_away_is_one_line_that_says_how_long(stuck: Callable[
 def test_a_deadline_bounds_every_operation_of_a_place(stuck: Callable[[], int]) -> None:
     place = Location("faulty://run", patience=QUICK)
     late = place.until(time.monotonic() - 1.0)
-    with pytest.raises(UnavailableError, match="gave up after 1 try"):
+    with pytest.raises(UnavailableError, match="its deadline has passed"):
         late.put("m/x", b"1")
     with pytest.raises(UnavailableError), late.writing("m/y") as file:
         file.write(b"1")
+    assert stuck() == 0, "something was begun after the deadline"
     assert late.until(time.monotonic() + 99)._deadline == late._deadline, "a later deadline loosened it"
     FaultyFileSystem.clear()
     place.put("m/x", b"1")
     assert place.get("m/x") == b"1"
+
+
+def test_on_a_local_disk_nothing_begins_after_the_deadline(tmp_path: Path) -> None:
+    place = Location(str(tmp_path))
+    place.put("m/x", b"1")
+    late = place.until(time.monotonic() - 1.0)
+    for act in (
+        lambda: late.put("m/y", b"1"),
+        lambda: late.writing("m/y").__enter__(),
+        lambda: late.get("m/x"),
+        lambda: late.delete(["m/x"]),
+        lambda: late.names("m"),
+    ):
+        with pytest.raises(UnavailableError, match="its deadline has passed"):
+            act()
+    assert place.names("m") == ["x"] and place.get("m/x") == b"1"
 
 
 def test_a_full_disk_says_what_to_do() -> None:
