@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.store.format.boxes import disjoint
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.sealed import seal, unseal
 
@@ -80,7 +81,8 @@ class Tensor(FormatModel):
                 raise ValueError("exactly the compressed chunks have a hash of what is stored")
             boxes.add((chunk.offsets, chunk.sizes))
             volume += math.prod(chunk.sizes)
-        if volume != math.prod(self.size) or len(boxes) != len(self.chunks):
+        whole = volume == math.prod(self.size) and len(boxes) == len(self.chunks)
+        if not (whole and disjoint(boxes)):
             raise ValueError("the chunks do not cover the tensor exactly")
         return self
 
