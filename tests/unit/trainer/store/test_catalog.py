@@ -74,6 +74,8 @@ def test_what_a_condition_means(text: str, expected: bool) -> None:
         ("metrics[0] > 1", "metrics", "expected a field"),
         ("step + 1 > 2", "step", "expected a field"),
         ("", None, "a condition is one line"),
+        ("run" + ".x" * 1900 + " = 1", "run", "more than 100 things inside of each other"),
+        ("not " * 900 + "step = 1", "not", "more than 100 things inside of each other"),
     ],
 )
 def test_what_is_not_understood_is_pointed_at(text: str, points_at: str | None, says: str) -> None:

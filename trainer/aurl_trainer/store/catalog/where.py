@@ -24,6 +24,7 @@ from aurl_trainer.errors import QueryError
 from aurl_trainer.store.catalog.entries import CONFIG, PLAIN, Entry
 
 MAX_LENGTH = 4000
+MAX_DEPTH = 100
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
@@ -55,6 +56,8 @@ class Where:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             at = columns[min(max((getattr(error, "offset", 1) or 1) - 1, 0), len(columns) - 1)]
             raise _problem(text, at, "not understood here; " + _FORMS) from None
+        if _is_deep(tree):
+            raise _problem(text, columns[0], f"more than {MAX_DEPTH} things inside of each other")
         where = cls(text, tree, columns)
         where._check(tree)
         return where
@@ -193,6 +196,14 @@ def _field(node: ast.AST) -> tuple[str, ...] | None:
         case ast.Subscript(value=ast.Name(id="metrics"), slice=ast.Constant(value=str() as name)):
             return ("metrics", name)
     return None
+
+
+def _is_deep(tree: ast.AST) -> bool:
+    """Whether what follows would take more calls inside of each other than Python lets it."""
+    level = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [inner for node in level for inner in ast.iter_child_nodes(node)]
+    return bool(level)
 
 
 def _is_inside(node: ast.AST, tree: ast.AST) -> bool:
