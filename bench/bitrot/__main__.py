@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections import Counter
@@ -31,6 +32,8 @@ def main(
       python -m bench.bitrot
       python -m bench.bitrot --bits 200 --seed 7 --json
     """
+    # Each fall-back is told loudly, as it should be; here it is counted.
+    logging.getLogger("aurl_trainer").addHandler(logging.NullHandler())
     began = time.monotonic()
     objects = {path.removeprefix("/rotten/"): data for path, data in make().items()}
     every = list(flips(objects, bits, seed))

@@ -17,7 +17,7 @@ import torch
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.config.checkpoint import CheckpointConfig
-from bench.checkpoint.state import model_of, optimizer_of
+from bench.checkpoint.state import blank_of
 
 
 def memory(field: str) -> int:
@@ -29,9 +29,11 @@ def memory(field: str) -> int:
 
 def main(how: str, uri: str, parameters: int, into: str) -> None:
     """Loads once."""
-    model = model_of(parameters)
-    fresh = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    optimizer = fresh if into == "fresh" else optimizer_of(model)
+    model, optimizer = blank_of(parameters)
+    if into == "state":
+        for p in model.parameters():
+            moments = {k: torch.full_like(p, 0.5) for k in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[p] = {"step": torch.tensor(1.0), **moments}
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory("VmRSS")
     began = time.perf_counter()

@@ -19,6 +19,16 @@ def model_of(parameters: int) -> nn.Module:
     return nn.Sequential(*(nn.TransformerEncoderLayer(width, HEADS, 4 * width) for _ in range(LAYERS)))
 
 
+def blank_of(parameters: int) -> tuple[nn.Module, torch.optim.AdamW]:
+    """Both without noise, for a load to write over; their memory is there and touched."""
+    with torch.device("meta"):
+        model = model_of(parameters)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        parameter.detach().fill_(0.5)
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
     """AdamW with a state for every parameter that is trained."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
