@@ -13,7 +13,7 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.e2e.cluster.job import EVERY, OVERRIDES, STEPS, Job
 from tests.e2e.cluster.kube import faults, kubectl, wait_for
-from tests.e2e.cluster.test_losses import READY
+from tests.e2e.cluster.test_losses import READY, apply_with_store_on
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_both_nodes_are_lost_one_after_the_other_and_the_weights_are_the_same(
     calm.apply()
     assert not calm.wait_phase("Succeeded", 420).get("incidents")
 
-    hard.apply()
+    apply_with_store_on(hard, "node-1")  # a node does not outlive its store
     hard.wait_durable(2 * EVERY)
     first = {pod["metadata"]["name"] for pod in hard.running()}
     gone = hard.on("node-2")["metadata"]["name"]

@@ -70,15 +70,7 @@ def test_a_machine_is_drained(job: Job, undisturbed: Steps, tmp_path: Path) -> N
 @pytest.mark.parametrize("store", ["node-1", pytest.param("node-2", marks=pytest.mark.slow)])
 def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path, store: str) -> None:
     """Once it holds a node only, once the rendezvous store, too."""
-    other = "node-2" if store == "node-1" else "node-1"
-    machines = client.CoreV1Api(api_client())
-    machines.patch_node(other, {"spec": {"unschedulable": True}})
-    try:
-        job.apply()
-        # The nodes come when the store is ready, a moment later: a kubectl for each look would be too slow.
-        wait_for("the store has a machine", lambda: _placed(machines, job), 60, 0.05)
-    finally:
-        machines.patch_node(other, {"spec": {"unschedulable": None}})
+    apply_with_store_on(job, store)
     job.wait_durable(MIDDLE)
     job.on("node-2")
     cause = "node-lost" if job.running("store")[0]["spec"]["nodeName"] == "node-1" else "store-lost"
@@ -98,6 +90,19 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path,
     finally:
         faults("node", "start", "node-2")
         wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
+
+
+def apply_with_store_on(job: Job, machine: str) -> None:
+    """Submits the job; its store comes to that machine, its nodes wherever there is room."""
+    other = "node-2" if machine == "node-1" else "node-1"
+    machines = client.CoreV1Api(api_client())
+    machines.patch_node(other, {"spec": {"unschedulable": True}})
+    try:
+        job.apply()
+        # The nodes come when the store is ready, a moment later: a kubectl for each look would be too slow.
+        wait_for("the store has a machine", lambda: _placed(machines, job), 60, 0.05)
+    finally:
+        machines.patch_node(other, {"spec": {"unschedulable": None}})
 
 
 def _placed(machines: client.CoreV1Api, job: Job) -> bool:
