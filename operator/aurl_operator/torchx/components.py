@@ -36,8 +36,10 @@ def train(
         memMB: memory of each node in MB; 0: not asked for
         gpu: GPUs of each node
     """
+    from aurl_operator.torchx.plain import say_plainly
     from aurl_operator.torchx.training import app
 
+    say_plainly()
     return app(
         config,
         name=name,

@@ -28,7 +28,10 @@ from aurl_operator.backends.kubernetes import reading
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ConflictError, ForbiddenError, NotFoundError
+from aurl_operator.backends.kubernetes.observe.process import identity
+from aurl_operator.core.observed import Role as Process
 from aurl_operator.errors import RefusedError
+from aurl_operator.torchx.plain import say_plainly
 from aurl_operator.torchx.translate import job_object
 from aurl_trainer.contract import NOTICED
 
@@ -156,6 +159,7 @@ class AurlScheduler(Scheduler[dict[str, Any]]):  # type: ignore[misc]
 
 def create_scheduler(session_name: str, **_: object) -> AurlScheduler:
     """For TorchX's entry point."""
+    say_plainly()
     return AurlScheduler(session_name)
 
 
@@ -216,13 +220,13 @@ def _described(app_id: str, job: dict[str, Any], pods: list[dict[str, Any]]) -> 
     )
     replicas = [
         ReplicaStatus(
-            id=int(pod["metadata"]["labels"][names.INDEX]),
+            id=who.index,
             state=_POD_STATES.get(pod["status"].get("phase", ""), AppState.UNKNOWN),
             role=role.name,
             hostname=pod["spec"].get("nodeName") or "",
         )
         for pod in pods
-        if pod["metadata"]["labels"].get(names.ROLE) == "node"
+        if (who := identity(pod)) is not None and who.role is Process.NODE
     ]
     return DescribeAppResponse(
         app_id=app_id,

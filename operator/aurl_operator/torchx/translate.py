@@ -65,13 +65,13 @@ def _spec(role: Role) -> dict[str, Any]:
     options, command = _torchrun(_words(role), role.name)
     least, _, most = str(options.get("nnodes", role.num_replicas)).partition(":")
     spec: dict[str, Any] = {
-        "nodes": {"min": int(least), "max": int(most or least)},
+        "nodes": {"min": _number(least, "nnodes"), "max": _number(most or least, "nnodes")},
         "command": command,
     }
     if role.image and role.image != TORCHX_IMAGE:
         spec["image"] = role.image
     if "nproc_per_node" in options:
-        spec["procsPerNode"] = int(options["nproc_per_node"])
+        spec["procsPerNode"] = _number(options["nproc_per_node"], "nproc_per_node")
     resources = _resources(role)
     if resources:
         spec["resources"] = resources
@@ -84,6 +84,14 @@ def _spec(role: Role) -> dict[str, Any]:
         container = {"name": names.TRAINER_CONTAINER, "env": env}
         spec["template"] = {"spec": {"containers": [container]}}
     return spec
+
+
+def _number(text: str, option: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(
+            f"{option}={text}: an Aurl job has a number here, as in 2; it does not count devices"
+        )
+    return int(text)
 
 
 def _refuse(role: Role) -> None:

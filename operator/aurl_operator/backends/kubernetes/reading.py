@@ -20,6 +20,7 @@ from aurl_operator.api.load import parse_object
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ApiError, NotFoundError
+from aurl_operator.backends.kubernetes.observe.process import identity
 from aurl_operator.errors import MissingError
 from aurl_operator.launch.experiment import experiment
 from aurl_trainer.contract import RunFile
@@ -145,9 +146,8 @@ def _container(pod: dict[str, Any]) -> str:
 
 
 def _is(pod: dict[str, Any], wanted: Wanted) -> bool:
-    labels = pod["metadata"].get("labels") or {}
-    right = wanted.index is None or labels.get(names.INDEX) == str(wanted.index)
-    return labels.get(names.ROLE) == wanted.role and right
+    who = identity(pod)
+    return who is not None and who.role.value == wanted.role and wanted.index in (None, who.index)
 
 
 def _began(pod: dict[str, Any]) -> bool:

@@ -13,11 +13,12 @@ def status_on_cluster(name: str, namespace: str | None, context: str | None, as_
     """Prints it. Raises MissingError if there is no such job."""
     from rich.console import Console
 
-    from aurl_operator.api import names
     from aurl_operator.api.status import JobStatus
     from aurl_operator.backends.kubernetes import reading
     from aurl_operator.backends.kubernetes.client.api import Api
+    from aurl_operator.backends.kubernetes.observe.process import identity
     from aurl_operator.commands.status import show
+    from aurl_operator.core.observed import Role
 
     async def look() -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
         async with await Api.connect(context) as api:
@@ -35,7 +36,8 @@ def status_on_cluster(name: str, namespace: str | None, context: str | None, as_
     running = [
         {"name": pod["metadata"]["name"].removeprefix(f"{name}-"), "state": pod["status"].get("phase", "")}
         for pod in pods
-        if pod["metadata"]["labels"].get(names.ROLE) == "node"
+        if (who := identity(pod)) is not None
+        and who.role is Role.NODE
         and pod["status"].get("phase") in ("Pending", "Running")
     ]
     title = f"{where}/{name} ({len(pods)} pods)"

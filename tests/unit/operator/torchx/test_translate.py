@@ -12,9 +12,10 @@ from torchx.specs import AppDef, Role
 from torchx.specs.finder import get_components
 
 from aurl_operator.api.load import parse_object
+from aurl_operator.backends.kubernetes.reading import Wanted, _is
 from aurl_operator.errors import UsageError
 from aurl_operator.torchx.components import train
-from aurl_operator.torchx.scheduler import create_scheduler
+from aurl_operator.torchx.scheduler import _described, create_scheduler
 from aurl_operator.torchx.translate import job_object
 
 
@@ -109,3 +110,23 @@ def test_a_dry_run_shows_the_job() -> None:
     shown = str(create_scheduler("s").submit_dryrun(train(name="bach"), {"namespace": "music"}))
     assert "kind: AurlTrainingJob" in shown
     assert "namespace: music" in shown
+
+
+@pytest.mark.parametrize("option", ["--nnodes=auto", "--nproc_per_node=gpu"])
+def test_a_number_that_torchrun_would_find_out_is_refused_by_name(option: str) -> None:
+    role = Role(name="x", image="me/img:1", entrypoint="torchrun", args=[option, "train.py"])
+    with pytest.raises(UsageError, match=option.removeprefix("--")):
+        spec(AppDef(name="x", roles=[role]))
+
+
+def test_a_pod_that_lost_its_labels_is_described() -> None:
+    process = json.dumps({"role": "node", "index": 1, "attempt": 0, "round": 1})
+    pod = {
+        "metadata": {"name": "bach-worker-1-0", "labels": {}, "annotations": {"aurl.dev/process": process}},
+        "spec": {"nodeName": "node-2"},
+        "status": {"phase": "Running"},
+    }
+    job = {"metadata": {"name": "bach"}, "spec": {}, "status": {"phase": "Running"}}
+    (role,) = _described("music:bach", job, [pod]).roles_statuses
+    assert [(replica.id, replica.hostname) for replica in role.replicas] == [(1, "node-2")]
+    assert _is(pod, Wanted(index=1)) and not _is(pod, Wanted(index=0)) and not _is(pod, Wanted(role="store"))
