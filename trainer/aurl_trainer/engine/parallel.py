@@ -17,9 +17,11 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from aurl_trainer.engine.exact.scalars import LIMBS, from_limbs, to_limbs
+from aurl_trainer.errors import ConfigError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
 """Longer than every phase's hang limit: heartbeats notice a lost peer, this is only the last resort."""
@@ -36,16 +38,22 @@ class World:
 
     @classmethod
     def join(cls, device: Literal["auto", "cpu", "cuda"] = "auto") -> World:
-        """Read torchrun's environment and form the process group; blocks until all ranks are there."""
+        """Read torchrun's environment and form the process group; blocks until all ranks are there.
+
+        Raises ConfigError when CUDA is wanted and there is none.
+        """
         rank = int(os.environ.get("RANK", "0"))
         size = int(os.environ.get("WORLD_SIZE", "1"))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         chosen = pick_device(device, local_rank)
+        if device == "cuda" and chosen.type != "cuda":
+            raise ConfigError(
+                ["engine.device: this rank sees no CUDA device; give the nodes one, or use auto or cpu"]
+            )
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         if size > 1 and not dist.is_initialized():
-            backend = "nccl" if chosen.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+            _form_group(chosen)
         return cls(rank, size, local_rank, chosen)
 
     @classmethod
@@ -60,7 +68,7 @@ class World:
 
     def host_group(self) -> dist.ProcessGroup | None:
         """A group that moves objects: gloo's own where training uses nccl. All ranks call it, once."""
-        if self.size > 1 and self.device.type == "cuda":
+        if self.size > 1 and dist.get_backend() == "nccl":
             group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
             return group
         return self.group
@@ -122,10 +130,33 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def pick_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int) -> torch.device:
-    """This rank's device; `auto` is CUDA where there is one for each local rank."""
+    """This rank's device: CUDA unless the CPU is wanted or there is none. Local ranks may share it."""
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def _form_group(device: torch.device) -> None:
+    """The default process group, over what all ranks' devices allow."""
+    store, rank, size = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
+    store.set(f"aurl/device/{rank}", _identity(device))
+    backend = pick_backend([store.get(f"aurl/device/{other}").decode() for other in range(size)])
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
+
+
+def _identity(device: torch.device) -> str:
+    """Of a GPU, what NCCL knows it by; empty for a CPU."""
+    if device.type != "cuda":
+        return ""
+    return f"{os.environ.get('NCCL_HOSTID', '')}/{torch.cuda.get_device_properties(device).uuid}"
+
+
+def pick_backend(devices: Sequence[str]) -> Literal["nccl", "gloo"]:
+    """nccl where each rank has a GPU to itself, as it insists; else gloo, which takes GPUs' tensors, too.
+
+    `devices` holds a name for each rank's GPU, or an empty string.
+    """
+    return "nccl" if all(devices) and len(set(devices)) == len(devices) else "gloo"
 
 
 def all_finite(values: Tensor) -> bool:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from aurl_trainer.data.prepared import PreparedData
@@ -39,6 +40,7 @@ def describe(
             "Python": platform.python_version(),
             "PyTorch": torch.__version__,
             "Device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            **({"Between ranks": dist.get_backend()} if dist.is_initialized() else {}),
             "CPU threads a rank": str(torch.get_num_threads()),
             "Platform": platform.platform(terse=True),
         },

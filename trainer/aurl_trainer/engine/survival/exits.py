@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -26,6 +27,9 @@ PEER_EVIDENCE_SECONDS = 15.0
 
 OTHER_EVIDENCE_SECONDS = 1.0
 """The same after an error that does not look like a peer's fault: the others wait for this rank meanwhile."""
+
+_DEVICE_MEMORY = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED")
+"""What torch says, in errors of no kind of their own, when CUDA, and not its allocator, had no memory."""
 
 
 def run_rank(work: Callable[[], None], beats: Heartbeat) -> NoReturn:
@@ -75,7 +79,8 @@ def classify(error: BaseException, *, first_start: bool) -> tuple[Cause, ExitCod
     An error that names its own exit code is final: the same input fails again. Only a checkpoint location
     that worked before may come back, so there it is a crash, with the crash's budget and back-off.
     """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    device = isinstance(error, RuntimeError) and _DEVICE_MEMORY.search(str(error)) is not None
+    if device or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Cause.OUT_OF_MEMORY, ExitCode.OUT_OF_MEMORY
     if isinstance(error, CheckpointError) and not first_start:
         return Cause.CRASH, ExitCode.CRASH
