@@ -1,6 +1,6 @@
 """What `reproducibility: exact` costs: time of a step and bytes between ranks, against the ordinary mode.
 
-    python -m bench.exact [--worlds 1 2] [--steps 12] [--dim 256] [--layers 4] [--json]
+    python -m bench.exact [--worlds 1 2] [--steps 12] [--dim 256] [--layers 4] [--device cpu]
 
 Both modes train the same model on the same samples in the same processes; blocks of steps alternate, so that
 a slow minute of the machine hits both. Processor time is rank 0's own, whatever else runs. Bytes are those
@@ -101,7 +101,7 @@ def rank(number: int, size: int, meeting: str, options: argparse.Namespace, resu
     if size > 1:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=size)
-    world = World(number, size, number, torch.device("cpu"))
+    world = World(number, size, number, torch.device(options.device))
     steps = {mode: prepare(mode == "exact", world, options) for mode in ("world", "exact")}
     seconds: dict[str, list[float]] = {mode: [] for mode in steps}
     processor: dict[str, list[float]] = {mode: [] for mode in steps}
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--length", type=int, default=256, help="tokens of a sample")
     parser.add_argument("--batch", type=int, default=8, help="samples of a global batch, 4 shards")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: all ranks share it")
     parser.add_argument("--json", action="store_true", help="figures as JSON on standard output")
     options = parser.parse_args()
     found = []

@@ -1,6 +1,6 @@
 """Tokens a second of Aurl's loop over the same model in a bare PyTorch loop, in the same run.
 
-    python bench/loop_overhead.py [--steps 40] [--pairs 5]
+    python -m bench.loop_overhead [--steps 40] [--pairs 5] [--device cuda] [--dim 128] [--midi FOLDER]
 
 Both train the same weights on the same samples with the same optimizer and threads; pairs alternate so that
 a slow minute of the machine hits both. Aurl's loop logs, records every step and serves progress; the bare
@@ -28,6 +28,9 @@ from aurl_trainer.data.batches import BatchPlan, micro_batches
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData, prepare
 from aurl_trainer.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
+from aurl_trainer.engine.parallel import World
+from aurl_trainer.engine.precision import Precision
+from aurl_trainer.engine.randomness import make_deterministic
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.trainer import AdvancedTrainer
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
@@ -36,15 +39,20 @@ from aurl_trainer.monitor.progress import ProgressServer
 from aurl_trainer.monitor.records import RecordWriter
 
 
-def experiment(steps: int) -> Experiment:
+def experiment(options: argparse.Namespace, steps: int) -> Experiment:
+    chorales = SourceConfig(music21="bach", limit=60)
     return Experiment(
         data=DataConfig(
-            source=SourceConfig(music21="bach", limit=60),
+            source=SourceConfig(midi=options.midi) if options.midi else chorales,
             tokenizer=TokenizerConfig(velocities=1),
             sequence_length=256,
         ),
-        model=ModelConfig(dim=128, layers=4, heads=4),
-        engine=EngineConfig(steps=steps, batch=BatchConfig(global_batch=8, shards=4)),
+        model=ModelConfig(dim=options.dim, layers=options.layers, heads=options.dim // 32),
+        engine=EngineConfig(
+            steps=steps,
+            batch=BatchConfig(global_batch=options.batch, shards=4),
+            precision=options.precision,
+        ),
         monitor=MonitorConfig(log_every=10, evaluate_every=0),
     )
 
@@ -55,9 +63,10 @@ def fresh_model(config: Experiment, prepared: PreparedData) -> MusicTransformerV
     return MusicTransformerVAEGAN(config.model, prepared.vocab_size, prepared.pad_id, length)
 
 
-def bare_loop(config: Experiment, prepared: PreparedData, train: LazyMidiDataset) -> float:
+def bare_loop(config: Experiment, prepared: PreparedData, train: LazyMidiDataset, world: World) -> float:
     """What a person writes without Aurl: batches, loss, backward, clip, step."""
-    model = fresh_model(config, prepared)
+    model = fresh_model(config, prepared).to(world.device)
+    precision = Precision(config.engine.precision, world.device)
     optimizer = build_optimizer(model, config.engine.optimizer)
     batch = config.engine.batch
     plan = BatchPlan(len(train), batch.global_batch, batch.shards, config.seed)
@@ -68,16 +77,22 @@ def bare_loop(config: Experiment, prepared: PreparedData, train: LazyMidiDataset
         batches = list(micro_batches(train, plan, step))
         count = sum(int((b.targets != -100).sum()) for b in batches)
         for b in batches:
-            logits = model(b.inputs)
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), b.targets.flatten(), reduction="sum")
+            with precision.forward():
+                logits = model(b.inputs.to(world.device)).flatten(0, 1)
+                targets = b.targets.to(world.device).flatten()
+                loss = nn.functional.cross_entropy(logits, targets, reduction="sum")
             (loss / count).backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.engine.optimizer.clip_norm or 1.0, foreach=True)
         optimizer.step()
         tokens += count
+    if world.device.type == "cuda":
+        torch.cuda.synchronize()
     return tokens / (time.perf_counter() - began)
 
 
-def aurl_loop(config: Experiment, prepared: PreparedData, train: LazyMidiDataset, folder: Path) -> float:
+def aurl_loop(
+    config: Experiment, prepared: PreparedData, train: LazyMidiDataset, world: World, folder: Path
+) -> float:
     server = ProgressServer(0)
     writers: list[RecordWriter] = []
 
@@ -89,7 +104,7 @@ def aurl_loop(config: Experiment, prepared: PreparedData, train: LazyMidiDataset
         fresh_model(config, prepared),
         ComprehensiveLossFramework(LossConfig()),
         train=train,
-        runtime=Runtime(open_records=open_records, progress=server),
+        runtime=Runtime(world=world, open_records=open_records, progress=server),
     ).configure(config)
     batch = config.engine.batch
     plan = BatchPlan(len(train), batch.global_batch, batch.shards, config.seed)
@@ -108,22 +123,31 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=5)
-    arguments = parser.parse_args()
-    config = experiment(arguments.steps)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dim", type=int, default=128, help="of the model, a multiple of 32")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8, help="samples of a global batch, 4 shards")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--midi", metavar="FOLDER", help="music to train on (default: music21's chorales)")
+    options = parser.parse_args()
+    config = experiment(options, options.steps)
+    world = World.alone(options.device)
+    if world.device.type != options.device:
+        parser.error("no CUDA device is here")
     prepared = prepare(config.data, config.seed, progress=True)
     train = LazyMidiDataset(prepared, "train")
-    torch.use_deterministic_algorithms(True)
-    bare_loop(experiment(5), prepared, train)
+    make_deterministic(True)
+    bare_loop(experiment(options, 5), prepared, train, world)
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
 
         def bare() -> float:
-            return bare_loop(config, prepared, train)
+            return bare_loop(config, prepared, train, world)
 
         def aurl() -> float:
-            return aurl_loop(config, prepared, train, Path(folder))
+            return aurl_loop(config, prepared, train, world, Path(folder))
 
-        for pair in range(arguments.pairs):
+        for pair in range(options.pairs):
             order = (aurl, bare) if pair % 2 else (bare, aurl)
             speeds = {measure: measure() for measure in order}
             ratios.append(speeds[aurl] / speeds[bare])
@@ -131,8 +155,10 @@ def main() -> None:
                 f"pair {pair + 1}: bare {speeds[bare]:,.0f} tokens/s, Aurl {speeds[aurl]:,.0f}, "
                 f"ratio {ratios[-1]:.3f}"
             )
-    threads = torch.get_num_threads()
-    print(f"median ratio {statistics.median(ratios):.3f} over {len(ratios)} pairs, {threads} thread(s)")
+    where = f"{torch.get_num_threads()} thread(s)"
+    if world.device.type == "cuda":
+        where = torch.cuda.get_device_name(world.device)
+    print(f"median ratio {statistics.median(ratios):.3f} over {len(ratios)} pairs, {where}")
 
 
 if __name__ == "__main__":

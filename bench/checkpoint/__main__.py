@@ -34,6 +34,7 @@ def main() -> None:
         ),
     )
     parser.add_argument("--parameters", default="50M", help="of the model; AdamW triples its bytes (50M)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the state lies (cpu)")
     parser.add_argument(
         "--store", choices=("file", "s3"), default="file", help="s3 of AWS_ENDPOINT_URL, or moto"
     )
@@ -47,10 +48,13 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     parameters = count(arguments.parameters)
+    device = torch.device(arguments.device)
     others = [o for o in OTHERS if o != "lightning" or importlib.util.find_spec("lightning")]
-    if "lightning" not in others:
+    if device.type == "cuda":
+        others = [o for o in others if o != "lightning"]  # which is asked for on a CPU here
+    elif "lightning" not in others:
         print("lightning is not installed (pip install 'aurl[bench]'): it is left out")
-    measures: dict[str, Callable[[str, int, int], parts.Figures]] = {
+    measures: dict[str, Callable[[str, torch.device, int, int], parts.Figures]] = {
         "stall": parts.stall,
         "throughput": partial(parts.throughput, others=others),
         "incremental": parts.incremental,
@@ -63,11 +67,12 @@ def main() -> None:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "machine": platform.machine(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
     }
     for name in arguments.parts.split(","):
         torch.manual_seed(0)
         with place(arguments.store) as (uri, server):
-            figures = measures[name](uri, parameters, arguments.saves)
+            figures = measures[name](uri, device, parameters, arguments.saves)
         results[name] = figures
         print(f"{name}: {arguments.parameters} parameters on {server}", flush=True)
         for subject in DOES if name == "throughput" else ():

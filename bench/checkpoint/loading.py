@@ -1,4 +1,6 @@
-"""One load in a process of its own: `python -m bench.checkpoint.loading aurl|torch.load URL PARAMETERS INTO`.
+"""One load in a process of its own.
+
+    python -m bench.checkpoint.loading aurl|torch.load URL DEVICE PARAMETERS INTO
 
 INTO: `state`, an optimizer that has its state, or `fresh`, one that has never stepped. Prints the bytes by
 which memory grew at its peak, and the seconds it took.
@@ -17,7 +19,7 @@ import torch
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.config.checkpoint import CheckpointConfig
-from bench.checkpoint.state import blank_of
+from bench.checkpoint.state import blank_of, wait
 
 
 def memory(field: str) -> int:
@@ -27,9 +29,9 @@ def memory(field: str) -> int:
     return int(found[1]) * 1024
 
 
-def main(how: str, uri: str, parameters: int, into: str) -> None:
+def main(how: str, uri: str, device: torch.device, parameters: int, into: str) -> None:
     """Loads once."""
-    model, optimizer = blank_of(parameters)
+    model, optimizer = blank_of(parameters, device)
     if into == "state":
         for p in model.parameters():
             moments = {k: torch.full_like(p, 0.5) for k in ("exp_avg", "exp_avg_sq")}
@@ -44,12 +46,13 @@ def main(how: str, uri: str, parameters: int, into: str) -> None:
         opener.open({"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)})
     else:
         with fsspec.open(f"{uri}/torch-1.pt", "rb") as file:
-            state = torch.load(file, weights_only=True)
+            state = torch.load(file, weights_only=True, map_location=device)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+    wait(device)
     seconds = time.perf_counter() - began
     print(memory("VmHWM") - before, seconds)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], torch.device(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

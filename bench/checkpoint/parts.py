@@ -13,7 +13,7 @@ import fsspec
 import torch
 
 from aurl_trainer.checkpoint.saving.outcomes import Saved
-from bench.checkpoint.state import LAYERS, model_of, optimizer_of, tensors_of, touch
+from bench.checkpoint.state import LAYERS, model_of, optimizer_of, room_for, tensors_of, touch, wait
 from bench.checkpoint.subjects import Aurl, Saving, Took, dcp_async, lightning, torch_save
 
 INTERVAL = 600.0
@@ -21,19 +21,20 @@ INTERVAL = 600.0
 Figures = dict[str, float]
 
 
-def stall(uri: str, parameters: int, saves: int) -> Figures:
+def stall(uri: str, device: torch.device, parameters: int, saves: int) -> Figures:
     """What a step waits for, against a plain copy of the same bytes, and what saving costs beside it.
 
-    Save and copy take turns in going first. Both copy into memory that is there and touched already; what the
-    first save takes, which makes its plan and gets its memory from the system, is told apart. While a save is
-    uploaded the same computation goes on as before it; what it takes longer is lost, too.
+    Save and copy take turns in going first. Both copy into memory that is there and touched already (and
+    page-locked, where the state is on a GPU); what the first save takes, which makes its plan and gets its
+    memory from the system, is told apart. While a save is uploaded the same computation goes on as before it;
+    what it takes longer is lost, too.
     """
-    model = model_of(parameters)
+    model = model_of(parameters, device)
     optimizer = optimizer_of(model)
     tensors = tensors_of(model, optimizer)
-    copies = [torch.zeros_like(t) for t in tensors]
+    copies = room_for(tensors)
     subject = Aurl(uri, model, optimizer)
-    work = _Work()
+    work = _Work(device)
     alone = work.seconds(1.0)
     stalls, plain, lost = [], [], []
     stalls_worked, plain_worked = [], []
@@ -41,7 +42,8 @@ def stall(uri: str, parameters: int, saves: int) -> Figures:
     def copy() -> None:
         began, worked = time.perf_counter(), time.thread_time()
         for mine, tensor in zip(copies, tensors, strict=True):
-            mine.copy_(tensor)
+            mine.copy_(tensor, non_blocking=True)
+        wait(device)
         plain.append(time.perf_counter() - began)
         plain_worked.append(time.thread_time() - worked)
 
@@ -89,11 +91,13 @@ class Beside:
 class _Work:
     """What stands for training: the same multiplication of matrices again and again."""
 
-    def __init__(self) -> None:
-        self._a, self._b = torch.randn(256, 256), torch.randn(256, 256)
+    def __init__(self, device: torch.device) -> None:
+        width = 256 if device.type == "cpu" else 4096
+        self._a, self._b = torch.randn(2, width, width, device=device)
 
     def _round(self) -> None:
         self._a @ self._b
+        wait(self._a.device)
 
     def seconds(self, at_least: float) -> float:
         """Seconds a round takes when nothing else goes on."""
@@ -112,13 +116,13 @@ class _Work:
         return Beside(time.perf_counter() - began, rounds)
 
 
-def throughput(uri: str, parameters: int, saves: int, others: Sequence[str]) -> Figures:
+def throughput(uri: str, device: torch.device, parameters: int, saves: int, others: Sequence[str]) -> Figures:
     """Bytes of state a second until all is durable, and seconds of stall, of each subject in turn.
 
     Subjects alternate, save by save, each time in another order, so that a slow minute hits all. The first
     save of each does not count. What a save has written is removed before the next begins.
     """
-    model = model_of(parameters)
+    model = model_of(parameters, device)
     optimizer = optimizer_of(model)
     bytes_ = sum(t.nbytes for t in tensors_of(model, optimizer))
     makers: dict[str, Callable[[], Saving]] = {
@@ -151,11 +155,11 @@ def throughput(uri: str, parameters: int, saves: int, others: Sequence[str]) -> 
     return figures
 
 
-def incremental(uri: str, parameters: int, saves: int) -> Figures:
+def incremental(uri: str, device: torch.device, parameters: int, saves: int) -> Figures:
     """Bytes that a save writes with three of four layers frozen: whole, and referring to what is there."""
     written: dict[int, Saved] = {}
     for whole_every in (1, 20):
-        model = model_of(parameters)
+        model = model_of(parameters, device)
         for layer in list(model.children())[: LAYERS * 3 // 4]:
             layer.requires_grad_(False)
         optimizer = optimizer_of(model)
@@ -172,13 +176,13 @@ def incremental(uri: str, parameters: int, saves: int) -> Figures:
     }
 
 
-def load(uri: str, parameters: int, saves: int) -> Figures:
+def load(uri: str, device: torch.device, parameters: int, saves: int) -> Figures:
     """Peak memory of a load beyond what the process holds before it, in sizes of the state.
 
     Into a model and an optimizer that has its state already, and into those of a process that has just begun,
     whose optimizer has none: two thirds of a state are then what stays.
     """
-    model = model_of(parameters)
+    model = model_of(parameters, device)
     optimizer = optimizer_of(model)
     bytes_ = sum(t.nbytes for t in tensors_of(model, optimizer))
     Aurl(uri, model, optimizer)(1)
@@ -187,7 +191,16 @@ def load(uri: str, parameters: int, saves: int) -> Figures:
     figures = {}
     for into in ("state", "fresh"):
         for how in ("aurl", "torch.load"):
-            call = [sys.executable, "-m", "bench.checkpoint.loading", how, uri, str(parameters), into]
+            call = [
+                sys.executable,
+                "-m",
+                "bench.checkpoint.loading",
+                how,
+                uri,
+                str(device),
+                str(parameters),
+                into,
+            ]
             peak, seconds = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
             figures[f"{how}_into_{into}_peak_to_state"] = int(peak) / bytes_
             figures[f"{how}_into_{into}_seconds"] = float(seconds)

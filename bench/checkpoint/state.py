@@ -6,6 +6,8 @@ are missing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -13,17 +15,17 @@ LAYERS = 12
 HEADS = 8
 
 
-def model_of(parameters: int) -> nn.Module:
+def model_of(parameters: int, device: torch.device) -> nn.Module:
     """A stack of transformer layers, 12 tensors each, with about so many parameters."""
     width = HEADS * max(1, round((parameters / (12 * LAYERS)) ** 0.5 / HEADS))
-    return nn.Sequential(*(nn.TransformerEncoderLayer(width, HEADS, 4 * width) for _ in range(LAYERS)))
+    with device:
+        return nn.Sequential(*(nn.TransformerEncoderLayer(width, HEADS, 4 * width) for _ in range(LAYERS)))
 
 
-def blank_of(parameters: int) -> tuple[nn.Module, torch.optim.AdamW]:
+def blank_of(parameters: int, device: torch.device) -> tuple[nn.Module, torch.optim.AdamW]:
     """Both without noise, for a load to write over; their memory is there and touched."""
-    with torch.device("meta"):
-        model = model_of(parameters)
-    model.to_empty(device="cpu")
+    model = model_of(parameters, torch.device("meta"))
+    model.to_empty(device=device)
     for parameter in model.parameters():
         parameter.detach().fill_(0.5)
     return model, torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -55,6 +57,25 @@ def touch(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         moments = [s[k] for s in optimizer.state.values() for k in ("exp_avg", "exp_avg_sq")]
         for tensor in [*trained, *moments]:
             tensor.mul_(1.001)
+    wait(next(model.parameters()).device)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def room_for(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Host memory to copy them into, touched: page-locked for a GPU's, all of it in one piece."""
+    if tensors[0].device.type == "cpu":
+        return [torch.zeros_like(t) for t in tensors]
+    whole = torch.zeros(sum(-(-t.nbytes // 64) * 64 for t in tensors), dtype=torch.uint8, pin_memory=True)
+    rooms, at = [], 0
+    for tensor in tensors:
+        rooms.append(whole[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
+        at += -(-tensor.nbytes // 64) * 64
+    return rooms
 
 
 def count(text: str) -> int:
