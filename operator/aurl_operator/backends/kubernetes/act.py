@@ -21,6 +21,7 @@ from aurl_operator.backends.kubernetes.client.errors import (
     UnavailableError,
 )
 from aurl_operator.backends.kubernetes.events import event
+from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.observe.refusal import refusal
 from aurl_operator.core.observed import Refusal, Role, Waiting, WaitingReason
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove, Start, Stop
@@ -134,7 +135,11 @@ class Hands:
             made = await self._api.get(paths.pod(namespace, body["metadata"]["name"]))
             owners = {o["uid"] for o in made["metadata"].get("ownerReferences", [])}
             if entry.uid not in owners:
-                words = f"{error.message}, and is not of this job: delete it or rename the job"
+                words = (
+                    f"{error.message}, of a deleted job of this name: waits until it is gone"
+                    if job_name(made) == job.metadata.name
+                    else f"{error.message}, and is not of this job: delete it or rename the job"
+                )
                 waiting = Waiting(WaitingReason.REFUSED, words)
                 entry.refusals[slot] = Refusal(start.role, start.index, start.attempt, waiting, time.time())
                 return

@@ -25,6 +25,9 @@ DURATION = 15.0
 DEADLINE = 10.0
 """Seconds without a renewal of our own after which we stop work: less than `DURATION`."""
 
+MARGIN = 1.0
+"""Seconds before others may take the Lease in which we do not work, however late a renewal was answered."""
+
 RETRY = 2.0
 
 
@@ -63,14 +66,14 @@ class Lease:
         until = clock() + DEADLINE
         while (left := until - clock()) > 0:
             await asyncio.sleep(min(RETRY, left))
-            # Others count from our write, which is done before its answer is here.
             began = clock()
             try:
                 ours = await asyncio.wait_for(self._try(), max(0.0, until - began))
             except TimeoutError:
                 continue
             if ours:
-                until = began + DEADLINE
+                # Others count from our write, which is done before its answer is here.
+                until = min(clock() + DEADLINE, began + DURATION - MARGIN)
             elif self._seen is not None and self._seen.holder != self._me:
                 break
         log.error("the Lease is lost: work stops")

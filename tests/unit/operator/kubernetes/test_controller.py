@@ -196,6 +196,19 @@ def test_a_gang_follows_the_fewest_nodes() -> None:
     within(story)
 
 
+def test_a_pod_of_a_deleted_job_in_the_way_is_waited_for() -> None:
+    async def story(room: Room) -> None:
+        owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "bach", "uid": "before"}
+        metadata = {"name": "bach-worker-0-0", "namespace": "music", "ownerReferences": [owner]}
+        room.server.put(paths.pod("music", "bach-worker-0-0"), {"metadata": metadata})
+        room.job()
+        await room.look()
+        await room.look()
+        assert "of a deleted job of this name: waits" in (room.condition("Waiting") or ""), room.status()
+
+    within(story)
+
+
 @pytest.mark.parametrize("unheard", [False, True])
 def test_an_operator_without_jobs_is_ready_unless_its_watches_are_deaf(unheard: bool) -> None:
     async def story(room: Room) -> None:
