@@ -27,6 +27,12 @@ class Seen:
         """Whether it is meant to change something."""
         return self.method in ("PUT", "POST", "PATCH", "DELETE")
 
+    @property
+    def lists(self) -> bool:
+        """Whether it asks what there is: of S3, Azure or GCS."""
+        path, _, query = self.path.partition("?")
+        return self.method == "GET" and ("list-type=" in query or "comp=list" in query or path.endswith("/o"))
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -46,15 +52,22 @@ class Answer:
 
 PASS = Answer()
 Rule = Callable[[Seen], Answer]
+Answered = tuple[int, dict[str, str], bytes]
+"""Status, headers, content."""
 
 
 class Proxy:
-    """Listens on `url`; `rule` decides over each request, and `seen` holds all since `reset`."""
+    """Listens on `url`; `rule` decides over each request, and `seen` holds all since `reset`.
+
+    A listing is answered as it was up to `stale` seconds ago, as by stores that list late.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
         self.rule: Rule = lambda seen: PASS
         self.seen: list[Seen] = []
+        self.stale = 0.0
+        self.listings: dict[str, tuple[float, Answered]] = {}
         self.lock = threading.Lock()
         proxy = self
 
@@ -74,10 +87,12 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def reset(self, rule: Rule | None = None) -> None:
-        """From now on `rule` holds, and counting begins at zero."""
+    def reset(self, rule: Rule | None = None, *, stale: float = 0.0) -> None:
+        """From now on `rule` and `stale` hold, and counting begins at zero."""
         with self.lock:
             self.seen = []
+            self.stale = stale
+            self.listings = {}
             self.rule = rule or (lambda seen: PASS)
 
     def close(self) -> None:
@@ -109,11 +124,24 @@ def _handle(proxy: Proxy, handler: BaseHTTPRequestHandler) -> None:
     if answer.status is not None:
         _send(handler, answer.status, answer.headers, answer.body)
         return
-    status, headers, content = _forward(proxy.upstream, handler, body)
+    status, headers, content = _listed(proxy, seen) or _forward(proxy.upstream, handler, body)
+    if seen.lists:
+        with proxy.lock:
+            proxy.listings.setdefault(seen.path, (time.monotonic(), (status, headers, content)))
     if answer.reset:
         _reset(handler)
         return
     _send(handler, status, headers, content)
+
+
+def _listed(proxy: Proxy, seen: Seen) -> Answered | None:
+    """What the same listing was answered with, if that is not too old."""
+    with proxy.lock:
+        at, answered = proxy.listings.get(seen.path, (0.0, None))
+        if answered is not None and time.monotonic() - at < proxy.stale:
+            return answered
+        proxy.listings.pop(seen.path, None)
+        return None
 
 
 def _body(handler: BaseHTTPRequestHandler) -> bytes:
@@ -133,9 +161,7 @@ def _body(handler: BaseHTTPRequestHandler) -> bytes:
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
 
-def _forward(
-    upstream: str, handler: BaseHTTPRequestHandler, body: bytes
-) -> tuple[int, dict[str, str], bytes]:
+def _forward(upstream: str, handler: BaseHTTPRequestHandler, body: bytes) -> Answered:
     connection = http.client.HTTPConnection(upstream, timeout=60)
     try:
         headers = {k: v for k, v in handler.headers.items() if k.lower() not in _OF_ONE_CONNECTION}

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from aurl_trainer.errors import CheckpointError, UnavailableError
+from aurl_trainer.errors import CheckpointError, FencedError, UnavailableError
 from aurl_trainer.store.location.patience import Patience
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
@@ -84,6 +84,25 @@ def test_what_passes_is_waited_for(faulty: Faulty, trouble: str) -> None:
     faulty.proxy.reset(first_of_each(fault))
     assert a_run(faulty) == 1
     assert a_run(faulty) == 2, "the second world did not go on from the first"
+
+
+def test_listings_that_lag_behind_are_waited_for(faulty: Faulty) -> None:
+    faulty.proxy.reset(stale=0.5)
+    assert a_run(faulty) == 1
+    assert a_run(faulty) == 2, "the second world did not go on from the first"
+    store, claim = open_run(faulty.uri)
+    open_run(faulty.uri)
+    with pytest.raises(FencedError):
+        save(store, claim.id, claim.next_number, 1000)
+
+
+def test_a_lag_that_nobody_waits_for_would_be_noticed(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty.proxy.reset(stale=600.0)
+    monkeypatch.setattr(Location, "publish", Location.put)
+    with pytest.raises(AssertionError, match="expected save 1 to be the newest"):
+        a_run(faulty)
 
 
 @pytest.mark.parametrize("operation", ["put", "get", "list", "delete", "size"])
