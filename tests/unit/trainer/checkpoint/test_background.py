@@ -12,6 +12,7 @@ import torch
 
 from aurl_trainer.checkpoint.saving import packing
 from aurl_trainer.checkpoint.saving import saver as saver_module
+from aurl_trainer.checkpoint.saving.flight import Flight
 from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.saving.planning import Plans
 from aurl_trainer.checkpoint.saving.saver import Saver
@@ -344,6 +345,40 @@ def test_after_a_commit_without_an_answer_nothing_is_referred_to() -> None:
     saved = finish(saver)
     assert (saved.bytes, saved.reused) == (8000, 0)
     assert steps() == [3]
+
+
+def test_after_giving_up_just_before_the_commit_nothing_is_referred_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = {"model": {"frozen": torch.rand(1000), "w": torch.rand(1000)}}
+    saver = opened(state, compression=0)
+    looks = 0
+    last: int | None = None
+    check = Flight.check
+
+    def counted(flight: Flight) -> None:
+        nonlocal looks
+        check(flight)
+        looks += 1
+        if looks == last:
+            flight.fail("the time is over")
+
+    monkeypatch.setattr(Flight, "check", counted)
+    for step in (1, 2):
+        looks = 0
+        state["model"]["w"] += 1
+        saver.begin(step, state, {}, {})
+        assert finish(saver).reused == (0 if step == 1 else 4000)
+    looks, last = 0, looks
+    state["model"]["w"] += 1
+    saver.begin(3, state, {}, {})
+    with pytest.raises(CheckpointError, match="the time is over"):
+        saver.finish()
+    saver.tidy()
+    last = None
+    assert steps() == [1, 2, 3], "it was given up before its commit, which this is not about"
+    saver.begin(4, state, {}, {})
+    assert finish(saver).reused == 0, "it refers to a save that is not the newest, which gc may remove"
 
 
 def test_a_stop_at_any_operation_loses_neither_a_checkpoint_nor_a_pack_in_use() -> None:

@@ -285,8 +285,9 @@ class Saver:
             pieces = [uploaded.piece]
             pieces += [self._piece(store, flight, other) for other in range(1, self._ranks.size)]
             manifest = self._manifest(name, pieces, scalars, extra, metrics)
-            flight.check()
+            # Before the look: whoever gives the save up between the two has to know that it may still arrive.
             flight.committing = True
+            flight.check()
             store.commit(manifest)
         return Landing(
             rank,
