@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from aurl_operator.backends.kubernetes.difference import difference
 from aurl_operator.backends.kubernetes.lease import DURATION, Seen, may_take
 from aurl_operator.errors import UsageError
+from aurl_operator.service import JsonLines
 from aurl_operator.settings import Settings
 
 LEAVES = st.one_of(st.booleans(), st.integers(-3, 3), st.text("ab", max_size=2), st.lists(st.integers(0, 2)))
@@ -78,3 +81,20 @@ def test_settings_come_from_the_environment() -> None:
 def test_wrong_settings_are_named(env: dict[str, str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Settings.from_environment(env)
+
+
+def test_a_line_of_the_log_names_job_incident_and_cause() -> None:
+    record = logging.makeLogRecord(
+        {"name": "x", "levelname": "INFO", "msg": "incident %s", "args": ("gone",), "other": "unsaid"}
+        | {"job": "music/bach", "kind": "incident", "incident": "incident/u1", "cause": "deleted"}
+    )
+    line = json.loads(JsonLines().format(record))
+    assert line["message"] == "incident gone"
+    told = {name: line.get(name) for name in ("job", "kind", "incident", "cause", "other")}
+    assert told == {
+        "job": "music/bach",
+        "kind": "incident",
+        "incident": "incident/u1",
+        "cause": "deleted",
+        "other": None,
+    }
