@@ -1,17 +1,17 @@
 """The resume certificate: whether a run that went on from a checkpoint does again what it had done before.
 
 The first steps after a resume have mostly been done once already, by a world that was lost later. Their
-samples must be the same as sets. Their losses must be the same in every bit where the sums have the same
-order: at the same world size, on the same versions, threads and kind of device; or always, with
-`reproducibility: exact`. Elsewhere they may differ by `TOLERANCE`: the first steps after a resume with wrong
-weights, optimizer state, learning rate or dropout are further off.
+samples must be the same as sets. Their losses must be the same in every bit where the sums have had the same
+order since the two ways parted: at the same world size, on the same versions, threads and kind of device; or
+always, with `reproducibility: exact`. Elsewhere they may differ by `TOLERANCE`: the first steps after
+a resume with wrong weights, optimizer state, learning rate or dropout are further off.
 
 Pure: records in, verdict out. Not here: reading records (past.py), when it is judged (witness.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -92,22 +92,27 @@ class Certificate:
 
 
 def judge(
-    before: Mapping[int, Done],
+    past: Mapping[int, Done],
     again: Sequence[Done],
     *,
+    writer: int,
     exact: bool,
     deterministic: bool,
     weights: str | None,
 ) -> Certificate:
-    """The certificate over the steps of `again` that are in `before`.
+    """The certificate over the steps of `again` that are in `past`, which holds earlier ones, too.
 
-    `exact`: losses do not depend on the world size. `deterministic`: kernels are. `weights`: what is wrong
-    with the weights as loaded, None if nothing is.
+    `writer`: the generation whose checkpoint the run went on from. `exact`: losses do not depend on the world
+    size. `deterministic`: kernels are. `weights`: what is wrong with those loaded, None if nothing is.
     """
     compared = tuple(
-        Compared(before[a.step], a, deterministic and _same_order(before[a.step], a, exact))
+        Compared(
+            past[a.step],
+            a,
+            deterministic and all(_same_order(d, a, exact) for d in _apart(past[a.step], past, writer)),
+        )
         for a in again
-        if a.step in before
+        if a.step in past
     )
     problems = tuple(p for p in (weights, *(c.problem for c in compared)) if p is not None)
     if problems:
@@ -118,6 +123,13 @@ def judge(
         equal = all(c.before.loss == c.again.loss for c in compared)
         verdict = Verdict.EQUAL if equal else Verdict.CLOSE
     return Certificate(verdict, compared, problems)
+
+
+def _apart(before: Done, past: Mapping[int, Done], writer: int) -> Iterator[Done]:
+    """`before`, and a step of every generation that only one of the two ways to this step went through."""
+    yield before
+    first, last = sorted((before.generation, writer))
+    yield from (done for done in past.values() if first < done.generation <= last)
 
 
 def _same_order(before: Done, again: Done, exact: bool) -> bool:

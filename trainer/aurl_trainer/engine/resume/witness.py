@@ -17,6 +17,7 @@ from aurl_trainer.engine.resume.past import Past
 from aurl_trainer.engine.resume.weights import Weights
 from aurl_trainer.engine.runtime import Records
 from aurl_trainer.monitor.records import TOLERANCE
+from aurl_trainer.store.format.names import CheckpointName
 
 PATIENCE = 2.0
 """Seconds that a rank which leaves waits for records of the past, at most."""
@@ -82,15 +83,16 @@ class Witness:
         self._over = True
         resume = self._resume
         self._incidents.tell_again(past.noted)
-        before = {step: done for step, done in past.steps.items() if step > resume.step}
+        writer = CheckpointName.parse(resume.checkpoint)
         found = judge(
-            before,
+            past.steps,
             self._again,
+            writer=resume.generation if writer is None else writer.generation.number,
             exact=resume.exact,
             deterministic=resume.deterministic,
             weights=resume.weights.problem,
         )
-        redone = max(0, max(before) - resume.step) if before else 0
+        redone = max(0, (past.furthest or 0) - resume.step)
         problems = [*found.problems, *([past.problem] if past.problem else [])]
         self._records.write(
             "certificate",

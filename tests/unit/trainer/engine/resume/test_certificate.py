@@ -19,7 +19,7 @@ def done(step: int = 5, loss: float | None = 2.0, **others: Any) -> Done:
 
 
 def verdict(before: Done, again: Done, **how: Any) -> Verdict:
-    rules = {"exact": False, "deterministic": True, "weights": None, **how}
+    rules = {"writer": 1, "exact": False, "deterministic": True, "weights": None, **how}
     return judge({before.step: before}, [again], **rules).verdict
 
 
@@ -40,6 +40,21 @@ def test_where_sums_have_another_order_losses_may_differ_by_rounding(before: Don
     assert verdict(before, done()) is Verdict.EQUAL, "equal bits are said to be equal, asked for or not"
 
 
+@pytest.mark.parametrize(
+    ("writer", "first"), [(2, 1), (1, 3)], ids=["the checkpoint's way", "the earlier step's way"]
+)
+def test_a_world_of_another_size_in_between_excuses_the_bits(writer: int, first: int) -> None:
+    def found(world: int, **rules: bool) -> Verdict:
+        past = {4: done(4, world=world, generation=2), 5: done(generation=first)}
+        again = [done(loss=NEXT_UP, generation=4)]
+        how = {"exact": False, "deterministic": True, "weights": None, **rules}
+        return judge(past, again, writer=writer, **how).verdict  # type: ignore[arg-type]
+
+    assert found(world=1) is Verdict.CLOSE
+    assert found(world=2) is Verdict.DIFFERS, "all were of one size: nothing excuses a bit"
+    assert found(world=1, exact=True) is Verdict.DIFFERS
+
+
 def test_exact_runs_must_give_the_same_bits_at_any_world_size() -> None:
     assert verdict(done(world=3), done(loss=NEXT_UP), exact=True) is Verdict.DIFFERS
     assert verdict(done(world=3), done(), exact=True) is Verdict.EQUAL
@@ -50,7 +65,9 @@ def test_kernels_that_are_not_deterministic_are_held_to_no_bit() -> None:
 
 
 def test_other_samples_differ_even_at_the_same_loss() -> None:
-    found = judge({5: done()}, [done(samples="8:1:3")], exact=False, deterministic=True, weights=None)
+    found = judge(
+        {5: done()}, [done(samples="8:1:3")], writer=1, exact=False, deterministic=True, weights=None
+    )
     assert found.verdict is Verdict.DIFFERS
     assert found.problems == ("step 5 used other samples than in generation 1",)
     assert verdict(done(samples=None), done()) is Verdict.EQUAL, "an older record names no samples"
