@@ -25,7 +25,7 @@ from aurl_trainer.store.format.manifest import Manifest, Tensor
 from aurl_trainer.store.format.names import GENERATIONS
 from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Wanted, stream
-from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.location.place import Location, shown
 from aurl_trainer.store.presence import BEAT_SECONDS
 from aurl_trainer.store.run_store import RunStore
 
@@ -154,7 +154,7 @@ def check_free(uri: str) -> None:
     """Raises RefusedError if a run has saved, or begun, at `uri`."""
     store = RunStore(Location(uri))
     if store.committed() or store.location.names(GENERATIONS):
-        raise RefusedError(f"{uri}: checkpoints are there already; name another place with --to")
+        raise RefusedError(f"{shown(uri)}: checkpoints are there already; name another place with --to")
 
 
 def _model_config(manifest: Manifest) -> Any:

@@ -30,6 +30,7 @@ from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Objects
+from aurl_trainer.store.incremental import rewritten_after
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.presence import BEAT_SECONDS, WATCH_BEATS, Presence, admit
@@ -207,7 +208,7 @@ class Checkpointer:
             self._ranks.rank,
             level=settings.compression,
             uploads=settings.uploads,
-            whole_every=settings.whole_every,
+            whole_every=rewritten_after(settings.whole_every, settings.keep.latest),
         )
         return Saver(
             self._store,

@@ -73,4 +73,5 @@ class CheckpointConfig(Config):
     uploads: int = Field(default=4, ge=1, le=64)
     """Objects that a rank writes at the same time, where the store is not a local disk."""
     whole_every: int = Field(default=20, ge=1)
-    """Saves after which unchanged tensors are written again, not referred to; 1: each save is whole."""
+    """Saves after which unchanged tensors are written again, not referred to; 1: each save is whole. At most
+    `keep.latest` less one where that is 2 or more, so that the newest N never all depend on one object."""

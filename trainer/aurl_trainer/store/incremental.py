@@ -37,6 +37,14 @@ def placed_in(manifest: Manifest) -> dict[str, Placed]:
     }
 
 
+def rewritten_after(whole_every: int, latest: int) -> int:
+    """Saves after which a content is written again, where the newest `latest` checkpoints are kept.
+
+    Sooner than asked for where else all of those could share one object, and one flipped bit take them all.
+    """
+    return whole_every if latest == 1 else min(whole_every, latest - 1)
+
+
 def reusable(
     contents: Iterable[tuple[str, int]], earlier: Mapping[str, Placed], number: int, whole_every: int
 ) -> dict[str, Placed]:

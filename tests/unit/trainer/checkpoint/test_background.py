@@ -304,7 +304,7 @@ def test_frozen_layers_are_written_once_and_their_pack_stays() -> None:
     assert steps() == [4] and len(store.pack_folders()) == 2, "the first pack and the last"
     # Another generation goes on from there, and refers to the same pack.
     loaded = {"m": {"frozen": torch.zeros(1000), "trained": torch.zeros(1000)}}
-    saver = opened(loaded, compression=0)
+    saver = opened(loaded, compression=0, keep=KeepConfig(latest=1, best=0, grace_seconds=0))
     assert torch.equal(loaded["m"]["frozen"], state["m"]["frozen"])
     loaded["m"]["trained"] += 1
     saver.begin(5, loaded, {}, {})
@@ -314,7 +314,7 @@ def test_frozen_layers_are_written_once_and_their_pack_stays() -> None:
 
 def test_after_some_saves_everything_is_written_again() -> None:
     state = {"m": {"frozen": torch.randn(1000), "trained": torch.randn(1000)}}
-    saver = opened(state, compression=0, whole_every=3)
+    saver = opened(state, compression=0, whole_every=3, keep=KeepConfig(latest=9, grace_seconds=0))
     written = []
     for step in range(1, 8):
         saver.begin(step, state, {}, {})
@@ -351,7 +351,7 @@ def test_after_giving_up_just_before_the_commit_nothing_is_referred_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = {"model": {"frozen": torch.rand(1000), "w": torch.rand(1000)}}
-    saver = opened(state, compression=0)
+    saver = opened(state, compression=0, keep=KeepConfig(latest=9, grace_seconds=0))
     looks = 0
     last: int | None = None
     check = Flight.check

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aurl_trainer.store.format.manifest import Pack
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.packs import Stored
-from aurl_trainer.store.incremental import Placed, placed_in, reusable
+from aurl_trainer.store.incremental import Placed, placed_in, reusable, rewritten_after
 from tests.unit.trainer.store.made import open_run, save
 
 
@@ -30,6 +32,16 @@ def test_nothing_is_referred_to_for_ever() -> None:
     assert reusable(contents, earlier, 22, 20) == earlier
     assert reusable(contents, earlier, 23, 20) == {}, "20 saves after it was written it is written again"
     assert reusable(contents, earlier, 4, 1) == {}, "1: each save is whole"
+
+
+@pytest.mark.parametrize("latest", range(2, 8))
+def test_the_newest_checkpoints_never_all_refer_to_one_pack(latest: int) -> None:
+    again = rewritten_after(20, latest)
+    first = [1 + again * ((number - 1) // again) for number in range(1, 40)]
+    for newest in range(latest, len(first) + 1):
+        assert len(set(first[newest - latest : newest])) > 1, f"the newest {latest} after save {newest}"
+    assert rewritten_after(1, latest) == 1, "1: each save is whole"
+    assert rewritten_after(20, 1) == 20, "a single checkpoint has no other to fall back to"
 
 
 def test_a_few_bytes_do_not_keep_a_large_pack() -> None:

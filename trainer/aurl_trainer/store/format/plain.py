@@ -42,13 +42,19 @@ def encode(value: Any, where: str) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """What `encode` was given."""
+    """What `encode` was given. Raises CheckpointError for what it never makes."""
     if isinstance(value, list):
         return [decode(v) for v in value]
     if isinstance(value, dict):
         if TUPLE in value:
+            if not isinstance(value[TUPLE], list):
+                raise CheckpointError(f"{TUPLE} in a checkpoint: expected a list, found {value[TUPLE]!r}")
             return tuple(decode(v) for v in value[TUPLE])
         if FLOAT in value:
+            if value[FLOAT] not in ("inf", "-inf", "nan"):
+                raise CheckpointError(
+                    f"{FLOAT} in a checkpoint: expected inf, -inf or nan, found {value[FLOAT]!r}"
+                )
             return float(value[FLOAT])
         return {k: decode(v) for k, v in value.items()}
     return value
