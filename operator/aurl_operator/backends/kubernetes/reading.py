@@ -161,8 +161,12 @@ def last(text: str, count: int | None) -> list[str]:
 
 
 def kept_lines(found: dict[str, Any], wanted: Wanted) -> list[Line]:
-    """The tails that nodes kept beside their checkpoints. Raises MissingError if there are none."""
+    """The tails that nodes kept beside their checkpoints. Raises MissingError if none is as wanted."""
     name = found["metadata"]["name"]
+    if wanted.role != "node":
+        raise MissingError(f"{name} has no {wanted.role} pod any more, and only nodes keep their logs")
+    if wanted.since is not None:
+        raise MissingError(f"{name} has no pods any more, and kept logs have no times: ask without --since")
     wanted_job = parse_object(found)
     known = experiment(wanted_job)
     uri = wanted_job.spec.checkpoint.uri if known is None else known.checkpoint.uri
