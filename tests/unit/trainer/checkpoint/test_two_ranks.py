@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.format.names import GenerationId
 from aurl_trainer.store.location.place import Location
@@ -246,7 +247,7 @@ def test_another_configuration_is_refused_on_both(ranks: RankPool, tmp_path: Pat
 
 def _save_beside(rank: int, world: int, uri: str, full: int) -> Any:
     """Saves twice beside "steps" that only sum signals; the second fails on rank `full`, and on no other."""
-    opener = checkpointer(uri, rank, world, compression=0)
+    opener = checkpointer(uri, rank, world, compression=0, keep=KeepConfig(latest=9))
     noise = {
         part: {str(i): torch.randn(1000, generator=torch.Generator().manual_seed(seed + i)) for i in range(4)}
         for part, seed in (("frozen", 0), ("trained", 10))
