@@ -56,9 +56,13 @@ class Disk:
 def local_path(uri: str) -> str | None:
     """The absolute path that a URL or a plain path means on this machine; None if it is another store's."""
     protocol, separator, rest = uri.partition("://")
-    if separator and protocol not in PROTOCOLS:
+    if not separator:
+        protocol, separator, rest = uri.partition(":")  # as in file:/runs/bach, which fsspec reads, too
+        if protocol not in PROTOCOLS:
+            rest = uri
+    elif protocol not in PROTOCOLS:
         return None
-    return str(Path(rest if separator else uri).expanduser().absolute())
+    return str(Path(rest).expanduser().absolute())
 
 
 def put(path: Path, data: bytes) -> None:

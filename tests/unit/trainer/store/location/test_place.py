@@ -10,6 +10,7 @@ import pytest
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location import place as module
+from aurl_trainer.store.location.disk import local_path
 from aurl_trainer.store.location.place import Location, shown
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
@@ -197,3 +198,18 @@ def test_the_store_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=120)
     assert done.returncode == 0, "importing aurl_trainer.store loaded torch"
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///runs/bach", "/runs/bach"),
+        ("local:///runs/bach/", "/runs/bach"),
+        ("file:/runs/bach", "/runs/bach"),
+        ("/runs/a:b", "/runs/a:b"),
+        ("s3://bucket/run", None),
+        ("simplecache::file:///runs", None),
+    ],
+)
+def test_what_lies_on_local_disks(uri: str, path: str | None) -> None:
+    assert local_path(uri) == path
