@@ -36,6 +36,7 @@ def main(
         float, typer.Option(min=1, help="Seconds without a new step after which a run counts as stuck.")
     ] = 300.0,
     at_once: Annotated[int, typer.Option(min=1, help="Runs at a time; each takes two to three cores.")] = 1,
+    device: Annotated[str, typer.Option(help="What the ranks train on: cpu, or cuda.")] = "cpu",
     out: Annotated[
         Path | None,
         typer.Option(help="Where runs, kills.jsonl and report.html go.", show_default="runs/chaos-TIME"),
@@ -51,7 +52,7 @@ def main(
     Examples:
       python -m bench.chaos
       python -m bench.chaos --kills 10 --seed 7
-      python -m bench.chaos --at-once 6
+      python -m bench.chaos --at-once 6 --device cuda
       python -m bench.chaos --mode exact --out runs/chaos-exact --json > chaos.json
     """
     folder = out or Path("runs") / time.strftime("chaos-%Y%m%d-%H%M%S")
@@ -84,7 +85,7 @@ def main(
 
             for each in modes:
                 deadline = time.monotonic() + minutes * 60 - RESERVE_SECONDS
-                runs_of = Runs.below(folder / each.value, each, deadline, patience)
+                runs_of = Runs.below(folder / each.value, each, deadline, patience, device)
                 plans = plan(seed, kills, each, most_steps=RHYTHM.save_every)
                 one_by_one = at_once == 1
                 led = runs_of.one_by_one(plans, tell, say) if one_by_one else runs_of.at_once(plans, at_once)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from aurl_operator.backends.local.rundir import read_ledger
 from aurl_trainer.errors import AurlTrainerError
@@ -41,7 +42,8 @@ class Calm:
 class Runs:
     """All runs of one mode below `folder`, whose `music` they train on.
 
-    `deadline` is monotonic time; `patience`: seconds without a new step after which a run counts as stuck.
+    `deadline` is monotonic time; `patience`: seconds without a new step after which a run counts as stuck;
+    `device`: what its ranks train on.
     """
 
     mode: Mode
@@ -49,11 +51,12 @@ class Runs:
     music: Path
     deadline: float
     patience: float
+    device: str
 
     @classmethod
-    def below(cls, folder: Path, mode: Mode, deadline: float, patience: float) -> Runs:
+    def below(cls, folder: Path, mode: Mode, deadline: float, patience: float, device: str) -> Runs:
         """Runs in `folder`, with music of their own there."""
-        return cls(mode, folder, write_music(folder / "music"), deadline, patience)
+        return cls(mode, folder, write_music(folder / "music"), deadline, patience, device)
 
     def one_by_one(
         self, plans: Sequence[RunPlan], tell: Callable[[Struck], None], say: Callable[[str], None]
@@ -146,6 +149,7 @@ class Runs:
         )
 
     def _job(self, seed: int) -> Path:
+        exact: dict[str, Any] = {"reproducibility": "exact", "threads": 1} if self.mode is Mode.EXACT else {}
         return job(
             self.folder / f"job-{seed}",
             self.music,
@@ -154,7 +158,7 @@ class Runs:
             seed=seed,
             checkpoint={"every": RHYTHM.save_every, "keep": {"latest": 2, "best": 1}},
             monitor={"evaluate_every": RHYTHM.evaluate_every},
-            engine={"reproducibility": "exact", "threads": 1} if self.mode is Mode.EXACT else {},
+            engine={"device": self.device, **exact},
         )
 
 
