@@ -10,13 +10,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from aurl_trainer.contract import RunFile
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName, Fence
-from aurl_trainer.store.location.disk import PARTIAL
+from aurl_trainer.store.location.disk import whole_name
 from bench.chaos.stages import Sight
 from bench.chaos.victims import Household
 
@@ -80,7 +80,8 @@ class Watch:
             self._tail = Tail(self._records / f"gen-{newest:06d}-rank-0000.jsonl")
         self._read()
         packs, before = self._packs(), self._sizes
-        manifests = frozenset(self._named(MANIFESTS, "", ".json"))
+        files = _list(self._checkpoints / MANIFESTS)
+        manifests = frozenset(self._named(files))
         if self._manifests - manifests or before.keys() - packs.keys():
             self._gone_at = time.monotonic()
         self._sizes, self._manifests = packs, manifests
@@ -99,7 +100,7 @@ class Watch:
             packs=packs,
             still=frozenset(n for n, sizes in packs.items() if before.get(n) == sizes),
             manifests=manifests,
-            partials=frozenset(self._named(MANIFESTS, ".", f".json{PARTIAL}")),
+            partials=frozenset(self._named(filter(None, map(whole_name, files)))),
             removing=time.monotonic() - self._gone_at < JUST,
         )
 
@@ -127,12 +128,11 @@ class Watch:
             elif kind == "save":
                 self._saved = step or 0
 
-    def _named(self, folder: str, prefix: str, suffix: str) -> Iterator[CheckpointName]:
-        for name in _list(self._checkpoints / folder):
-            if name.startswith(prefix) and name.endswith(suffix):
-                found = self._parsed(name.removeprefix(prefix).removesuffix(suffix))
-                if found is not None:
-                    yield found
+    def _named(self, manifests: Iterable[str]) -> Iterator[CheckpointName]:
+        for name in manifests:
+            found = self._parsed(name.removesuffix(".json")) if name.endswith(".json") else None
+            if found is not None:
+                yield found
 
     def _parsed(self, name: str) -> CheckpointName | None:
         if name not in self._names:

@@ -8,7 +8,6 @@ from pathlib import Path
 from aurl_trainer.contract import RunFile
 from aurl_trainer.monitor.records import RecordWriter
 from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId
-from aurl_trainer.store.location.disk import PARTIAL
 from aurl_trainer.store.location.place import Location
 from bench.chaos.victims import Household
 from bench.chaos.watch import Watch
@@ -97,7 +96,7 @@ def test_packs_manifests_and_partial_files_are_told_apart(tmp_path: Path) -> Non
     assert sight.packs == {name: (3,)}
     assert sight.still == frozenset(), "seen once"
     assert watch.look(NOBODY).still == {name}
-    partial = tmp_path / RunFile.CHECKPOINTS / "manifests" / f".{name}.json{PARTIAL}"
+    partial = tmp_path / RunFile.CHECKPOINTS / "manifests" / f".{name}.json.0123abcd.partial"
     partial.parent.mkdir()
     partial.write_bytes(b"{")
     assert watch.look(NOBODY).partials == {name}

@@ -121,7 +121,7 @@ class FaultyFileSystem(MemoryFileSystem):
 
     def _half(self, path: str, value: bytes) -> None:
         folder, _, name = path.rpartition("/")
-        half = path if path.endswith(".pack") else f"{folder}/.{name}{PARTIAL}"
+        half = path if path.endswith(".pack") else f"{folder}/.{name}.0123abcd{PARTIAL}"
         super().pipe_file(half, value[: len(value) // 2])
         self._changed(half, True)
         self._operation("half a put", path)

@@ -153,8 +153,13 @@ def test_retention_sweeps_what_interrupted_saves_left(tmp_path: Path) -> None:
     store, first = open_run(str(tmp_path))
     save(store, first.id, 1, 10)
     store.location.put(CheckpointName(2, 20, first.id).pack(0), b"half a pack")
-    partial = tmp_path / "manifests" / f".{CheckpointName(2, 20, first.id)}.json.partial"
-    partial.write_bytes(b"half")
+    name = CheckpointName(2, 20, first.id)
+    folder = tmp_path / "manifests"
+    partials = [folder / f".{name}.json.0123abcd.partial", folder / f".{name}.json.partial"]  # one of old
+    for partial in partials:
+        partial.write_bytes(b"half")
+    young = folder / f".{CheckpointName(9, 90, GenerationId(7, '00000000'))}.json.0123abcd.partial"
+    young.write_bytes(b"somebody's, later")
     later = CheckpointName(9, 90, GenerationId(7, "00000000"))
     store.location.put(later.pack(0), b"somebody's, later")
     assert steps(store) == [10], "half a manifest was taken for a checkpoint"
@@ -164,7 +169,8 @@ def test_retention_sweeps_what_interrupted_saves_left(tmp_path: Path) -> None:
         f"{CheckpointName(1, 10, first.id)}/rank-0000.pack",
         f"{later}/rank-0000.pack",
     ]
-    assert not partial.exists()
+    assert [p for p in partials if p.exists()] == [], "halves of a killed writer stay"
+    assert young.exists(), "the half of a later generation's manifest went"
 
 
 def test_a_pack_that_a_kept_checkpoint_refers_to_stays(uri: str) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,6 +24,9 @@ BEHIND_BYTES = 32 * 2**20
 at the end would wait for all of them."""
 
 PROTOCOLS = ("file", "local")
+
+_PARTIAL_NAME = re.compile(rf"\.(.+?)(?:\.[0-9a-f]{{8}})?{re.escape(PARTIAL)}")
+"""Older writers had no part of their own in it."""
 
 _data_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
@@ -65,10 +71,27 @@ def local_path(uri: str) -> str | None:
     return str(Path(rest).expanduser().absolute())
 
 
+def whole_name(partial: str) -> str | None:
+    """The name of the file that a partial one was to become; None if `partial` is no such name."""
+    match = _PARTIAL_NAME.fullmatch(partial)
+    return match[1] if match else None
+
+
+def quiet_seconds(path: Path) -> float:
+    """How long ago a file was last written to, by its own and this machine's clock; 0: it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def put(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all: a temporary file, fsync, rename, fsync of the folder."""
+    """Writes a file, whole or not at all: a temporary file, fsync, rename, fsync of the folder.
+
+    Of several that write the same name at once, on one machine or on many, the last has it.
+    """
     make_folder(path.parent)
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             file.write(data)

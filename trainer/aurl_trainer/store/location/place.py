@@ -214,10 +214,18 @@ class Location:
         """Names of the folders directly in `folder`, sorted; none when it is not there."""
         return sorted(name for name, is_folder in self._entries(folder) if is_folder)
 
-    def partials(self, folder: str) -> list[str]:
-        """Names in `folder` of files that an interrupted `put` left behind."""
-        names = [(n, n.rpartition("/")[2]) for n in self._all(folder)]
-        return [n for n, last in names if last.startswith(".") and last.endswith(disk.PARTIAL)]
+    def partials(self, folder: str, quiet: float = 0.0) -> list[str]:
+        """Names in `folder` of files that are not whole: a `put` writes them now, or was interrupted.
+
+        `quiet`: only those that were not written to for so many seconds. That is known on local disks, where
+        alone such files are; elsewhere it looks for none.
+        """
+        if quiet and not self.local:
+            return []
+        found = [n for n in self._all(folder) if disk.whole_name(n.rpartition("/")[2]) is not None]
+        if quiet:
+            found = [n for n in found if disk.quiet_seconds(Path(self.path(f"{folder}/{n}"))) >= quiet]
+        return found
 
     def _all(self, folder: str) -> list[str]:
         found = []

@@ -1,7 +1,8 @@
 """Removing what no rule keeps, by the run's own writer or by somebody else, while others read and write.
 
 A pass that dies at any instant leaves every remaining manifest with all its packs; the next pass removes the
-rest. Not here: which stay (rules.py), what may go (plan.py), a run that is over (removal.py).
+rest. Not here: which stay (rules.py), what may go (plan.py), what else killed writers left (leftovers.py), a
+run that is over (removal.py).
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError, UnavailableError
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
-    GENERATIONS,
-    MANIFESTS,
-    PACKS,
     CheckpointName,
     Fence,
     GenerationId,
     is_fenced,
 )
-from aurl_trainer.store.location.disk import PARTIAL
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
+from aurl_trainer.store.retention.leftovers import delete_old_partials, delete_partials, drop_uploads
 from aurl_trainer.store.retention.plan import Plan, as_visitor, as_writer
 from aurl_trainer.store.retention.rules import Committed, kept
 from aurl_trainer.store.run_store import RunStore
@@ -65,9 +63,10 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
         return as_writer(checkpoints, folders, [f.id for f in fences], mine, stay.union(stay_too))
 
     _remove(store, plan, plan(()))
-    _delete_partials(store.location, mine)
+    delete_partials(store.location, mine)
     if orphans_only:
-        _drop_uploads(store.location, mine)
+        delete_old_partials(store.location)
+        drop_uploads(store.location, mine)
     if is_fenced(mine, store.fences()) is None:
         refresh_index(store)
 
@@ -100,6 +99,7 @@ def collect(store: RunStore, keep: KeepConfig, *, dry_run: bool = False) -> Remo
     if not dry_run:
         done = _remove(store, plan, first)
         clear_superseded(store.location)
+        delete_old_partials(store.location)
         refresh_index(store)
     committed = {c.name for c in found}
     return Removed(done.manifests, tuple(n for n in done.folders if n not in committed), size)
@@ -199,29 +199,3 @@ def _folder_bytes(location: Location, folder: str) -> int:
         with contextlib.suppress(FileNotFoundError):
             total += location.size(f"{folder}/{name}")
     return total
-
-
-def _delete_partials(location: Location, mine: GenerationId) -> None:
-    """Temporary files that killed writers of this or an earlier generation left (local disks only)."""
-    for folder in (GENERATIONS, MANIFESTS):
-        for partial in location.partials(folder):
-            whole = partial.removeprefix(".").removesuffix(PARTIAL)
-            checkpoint = CheckpointName.parse(whole.removesuffix(".json"))
-            fence = Fence.parse(whole)
-            owner = checkpoint.generation if checkpoint else fence.id if fence else None
-            if owner is not None and owner <= mine:
-                location.delete([f"{folder}/{partial}"])
-
-
-def _drop_uploads(location: Location, mine: GenerationId) -> None:
-    """Packs that killed writers of this or an earlier generation had begun to send.
-
-    A right that is missing for it harms no save.
-    """
-
-    def is_dead(name: str) -> bool:
-        owner = CheckpointName.parse(name.partition("/")[0])
-        return owner is not None and owner.generation <= mine
-
-    with contextlib.suppress(CheckpointError):
-        location.drop_uploads(PACKS, is_dead)

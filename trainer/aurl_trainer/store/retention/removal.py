@@ -5,23 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from aurl_trainer.contract import RunFile
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.catalog.index import refresh_index
-from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
-from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName
-from aurl_trainer.store.location.place import PROBES, Location
-from aurl_trainer.store.presence import PRESENCE
+from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.retention.leftovers import FOLDERS
 from aurl_trainer.store.retention.passes import survey
 from aurl_trainer.store.retention.plan import without
 from aurl_trainer.store.retention.rules import best_first
 from aurl_trainer.store.run_store import RunStore
-
-FOLDERS = (
-    MANIFESTS, TAGS, PACKS, ASIDE, REMOVALS, INDEX, GENERATIONS,
-    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES, PRESENCE, PROBES,
-)  # fmt: skip
-"""All that a run writes below its URL. Manifests first: a reader finds whole checkpoints, or none."""
 
 
 def everything(location: Location) -> None:

@@ -16,6 +16,39 @@ from aurl_trainer.store.location.place import Location
 WAIT = 30.0
 
 
+def test_two_that_write_one_name_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second writes all of its own between the first one's last byte and its rename."""
+    path, fsync = tmp_path / "index" / "checkpoints.json", os.fsync
+    between: list[bytes] = []
+    path.parent.mkdir()
+
+    def second(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        disk.put(path, b"the second's")
+        between.append(path.read_bytes())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", second)
+    disk.put(path, b"the first one's, which is longer")
+    assert between == [b"the second's"], "there were no two at once"
+    assert path.read_bytes() == b"the first one's, which is longer", "the last to rename has the name"
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "a half was left"
+
+
+@pytest.mark.parametrize(
+    ("partial", "whole"),
+    [
+        (".checkpoints.json.0123abcd.partial", "checkpoints.json"),
+        (".checkpoints.json.partial", "checkpoints.json"),
+        (".g000001-5f3a9c01.from-start.json.0123abcd.partial", "g000001-5f3a9c01.from-start.json"),
+        (".hidden", None),
+        ("checkpoints.json.0123abcd.partial", None),
+    ],
+)
+def test_a_partial_file_is_known_by_its_name(partial: str, whole: str | None) -> None:
+    assert disk.whole_name(partial) == whole
+
+
 def test_what_is_written_goes_to_the_disk_before_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
