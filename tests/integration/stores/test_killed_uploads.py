@@ -1,7 +1,10 @@
-"""A process is killed in a large object: what it sent lies on S3 unseen, and goes with the next world."""
+"""A process is killed in a large object: what it sent lies on S3 unseen, and goes later."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,14 +12,20 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from typer.testing import CliRunner
 
+from aurl_trainer.commands.checkpoints.app import app
+from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.location.place import Location
-from aurl_trainer.store.retention.passes import retain
+from aurl_trainer.store.retention.leftovers import OldUploads
+from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.retention.removal import all_but_best, everything
+from tests.integration.stores.proxy import PASS, proxied
 from tests.integration.stores.servers import BUCKET, serving
-from tests.unit.trainer.store.made import open_run
-from tests.unit.trainer.store.test_collect import ONE_LEFT
+from tests.integration.stores.test_faults import answer
+from tests.unit.trainer.store.made import open_run, save
+from tests.unit.trainer.store.test_collect import OLD, ONE_LEFT
 
 pytestmark = pytest.mark.processes
 
@@ -69,6 +78,45 @@ def test_the_next_world_ends_what_killed_ones_had_begun_and_nothing_else(run: st
     retain(store, claim.id, ONE_LEFT, orphans_only=True)
     assert left(run) == [later.pack(0)], "expected only that of a later generation to stay"
     assert left(f"{run}-neighbour") == [mine.pack(0)], "another run's upload was ended"
+
+
+def test_gc_ends_what_a_run_that_never_goes_on_had_begun(run: str) -> None:
+    """By age alone, which moto does not tell: each of its uploads was begun in 2010."""
+    store, claim = open_run(run)
+    keep = KeepConfig(grace_seconds=0)
+    rules = {"keep": keep.model_dump(), "deadline": 0.001}
+    save(store, claim.id, 1, 1, extra={"experiment": {"checkpoint": rules}})
+    last = CheckpointName(2, 2, claim.id)
+    killed_in(run, last.pack(0))
+    killed_in(run, "packs/elsewhere/x.bin")
+    killed_in(f"{run}-neighbour", last.pack(0))
+    decades = 10**9
+    young = collect(store, KeepConfig(grace_seconds=decades), save_seconds=0.001)
+    assert young.uploads == collect(store, keep, save_seconds=decades).uploads == OldUploads()
+    assert last.pack(0) in left(run), "an upload within its grace, or that of a save, was ended"
+    would = CliRunner().invoke(app, ["gc", run, "--dry-run", "--json"]).stdout
+    assert json.loads(would)["uploads"] == [last.pack(0)], "a dry run names it"
+    assert last.pack(0) in left(run), "a dry run ended it"
+    said = CliRunner().invoke(app, ["gc", run]).stdout
+    assert f"removed: what a killed upload left, unseen ({last.pack(0)})" in said
+    assert left(run) == ["packs/elsewhere/x.bin"], "expected only what is no pack of a checkpoint to stay"
+    assert left(f"{run}-neighbour") == [last.pack(0)], "another run's upload was ended"
+    assert [c.step for c in store.valid()] == [1]
+
+
+def test_gc_says_that_it_may_not_look_and_does_all_else(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, claim = open_run(run)
+    for n in (1, 2):
+        save(store, claim.id, n, n, at=OLD + n)
+    denied = answer("s3", 403, "AccessDenied", "Access Denied")
+    with proxied(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.reset(lambda seen: denied if "uploads" in seen.path.partition("?")[2] else PASS)
+        result = CliRunner().invoke(app, ["gc", run, "--latest", "1", "--best", "0"])
+    assert result.exit_code == 0, result.output
+    assert [c.step for c in store.valid()] == [2]
+    assert "removed: step 1 " in result.stdout
+    assert re.search(r"killed uploads left stays: .*/packs: cannot be .*Access Denied", result.stderr)
 
 
 @pytest.mark.parametrize("how", ["everything", "all but the best"])

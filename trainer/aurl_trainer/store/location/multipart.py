@@ -6,6 +6,7 @@ Not here: uploading (stream.py), whose uploads are to be ended (retention/).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,15 @@ Call = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Begun:
-    """An upload that has neither ended nor been given up. `key` is the object's, in the bucket."""
+    """An upload that has neither ended nor been given up.
+
+    `key` is the object's, in the bucket. `at` is when it was begun, seconds since the epoch by the store's
+    clock; infinity where the store does not tell.
+    """
 
     key: str
     id: str
+    at: float
 
 
 def has_parts(fs: Any) -> bool:
@@ -34,7 +40,8 @@ def begun(call: Call, bucket: str, prefix: str) -> Iterator[Begun]:
         page = call("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marks)
         for upload in page.get("Uploads", []):
             if upload["Key"].startswith(prefix):  # not every server looks at the prefix
-                yield Begun(upload["Key"], upload["UploadId"])
+                at = upload.get("Initiated")
+                yield Begun(upload["Key"], upload["UploadId"], at.timestamp() if at else math.inf)
         marks = {
             "KeyMarker": page.get("NextKeyMarker", ""),
             "UploadIdMarker": page.get("NextUploadIdMarker", ""),

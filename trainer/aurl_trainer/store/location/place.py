@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import math
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -29,6 +28,7 @@ from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location import disk, multipart
 from aurl_trainer.store.location.clients import is_async, is_local, open_store
 from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
+from aurl_trainer.store.location.multipart import Begun
 from aurl_trainer.store.location.patience import Patience
 from aurl_trainer.store.location.stream import BLOCK_BYTES, Upload
 
@@ -271,20 +271,31 @@ class Location:
             with contextlib.suppress(OSError):
                 Path(self.path(folder)).rmdir()
 
-    def drop_uploads(self, folder: str, unwanted: Callable[[str], bool] = lambda name: True) -> None:
-        """Ends uploads below `folder` that were begun and never ended, where a store keeps them for ever.
-
-        `unwanted` is asked with the name of each object, relative to `folder`. "" is the whole place.
-        """
+    def uploads(self, folder: str) -> dict[str, list[Begun]]:
+        """Uploads below `folder` that were begun and never ended, by the object's name, where a store keeps
+        them for ever. "" is the whole place."""
         if not multipart.has_parts(self.fs):
-            return
-        call = functools.partial(self._ask, "call_s3")
+            return {}
         bucket, _, prefix = f"{self.path(folder).rstrip('/')}/".partition("/")
-        with self._errors("freed of what killed uploads left", folder):
-            for upload in list(multipart.begun(call, bucket, prefix)):
-                if unwanted(upload.key.removeprefix(prefix)):
-                    with contextlib.suppress(FileNotFoundError):
-                        multipart.end(call, bucket, upload)
+        root = f"{self.root}/".partition("/")[2]
+        found: dict[str, list[Begun]] = {}
+        with self._errors("looked through for what killed uploads left", folder):
+            for upload in multipart.begun(self._call_s3, bucket, prefix):
+                found.setdefault(upload.key.removeprefix(root), []).append(upload)
+        return found
+
+    def end_uploads(self, uploads: Iterable[Begun]) -> None:
+        """Frees what such uploads hold; those that have ended meanwhile are no error."""
+        bucket = self.root.partition("/")[0]
+        for upload in uploads:
+            with (
+                self._errors("freed of what killed uploads left", ""),
+                contextlib.suppress(FileNotFoundError),
+            ):
+                multipart.end(self._call_s3, bucket, upload)
+
+    def _call_s3(self, *arguments: Any, **options: Any) -> Any:
+        return self._ask("call_s3", *arguments, **options)
 
     # -- trying -----------------------------------------------------------------------------------------
 

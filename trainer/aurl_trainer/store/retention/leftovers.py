@@ -6,6 +6,7 @@ Not here: packs without a manifest (plan.py, passes.py).
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 from aurl_trainer.contract import RunFile
 from aurl_trainer.errors import CheckpointError
@@ -54,15 +55,41 @@ def delete_old_partials(location: Location) -> None:
         location.delete([f"{folder}/{n}" for n in location.partials(folder, PARTIAL_SECONDS)])
 
 
-def drop_uploads(location: Location, mine: GenerationId) -> None:
+def end_uploads(location: Location, mine: GenerationId) -> None:
     """Ends packs that killed writers of this or an earlier generation had begun to send.
 
-    A right that is missing for it harms no save.
+    For the writer, between two of its saves. A right that is missing for it harms no save.
     """
-
-    def is_dead(name: str) -> bool:
-        owner = CheckpointName.parse(name.partition("/")[0])
-        return owner is not None and owner.generation <= mine
-
     with contextlib.suppress(CheckpointError):
-        location.drop_uploads(PACKS, is_dead)
+        for name, uploads in location.uploads(PACKS).items():
+            owner = CheckpointName.parse(name.split("/")[1])
+            if owner is not None and owner.generation <= mine:
+                location.end_uploads(uploads)
+
+
+@dataclass(frozen=True)
+class OldUploads:
+    """The packs whose uploads nobody will end; why there may be more, if something was refused."""
+
+    packs: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def end_old_uploads(location: Location, before: float, *, dry_run: bool) -> OldUploads:
+    """Ends packs that somebody had begun to send `before`, seconds since the epoch, and never ended.
+
+    For anybody, at any time, if no save takes so long. Never raises for a right that is missing, or a store
+    that does not answer: the checkpoints need none of it.
+    """
+    ended: list[str] = []
+    try:
+        for name, uploads in location.uploads(PACKS).items():
+            old = [u for u in uploads if u.at < before]
+            if CheckpointName.parse(name.split("/")[1]) is None or not old:
+                continue
+            if not dry_run:
+                location.end_uploads(old)
+            ended.append(name)
+    except CheckpointError as error:
+        return OldUploads(tuple(ended), str(error))
+    return OldUploads(tuple(ended))

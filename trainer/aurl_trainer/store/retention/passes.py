@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError, UnavailableError
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
@@ -23,7 +23,13 @@ from aurl_trainer.store.format.names import (
 )
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
-from aurl_trainer.store.retention.leftovers import delete_old_partials, delete_partials, drop_uploads
+from aurl_trainer.store.retention.leftovers import (
+    OldUploads,
+    delete_old_partials,
+    delete_partials,
+    end_old_uploads,
+    end_uploads,
+)
 from aurl_trainer.store.retention.plan import Plan, as_visitor, as_writer
 from aurl_trainer.store.retention.rules import Committed, kept
 from aurl_trainer.store.run_store import RunStore
@@ -33,14 +39,19 @@ from aurl_trainer.store.verify import inspect
 OPENING_SECONDS = 1800.0
 """A generation that took its number, and has not said in so long from where it goes on, has died."""
 
+SAVE_SECONDS = CheckpointConfig().deadline
+"""What a save may take where its run does not say."""
+
 
 @dataclass(frozen=True)
 class Removed:
-    """What a pass removed, or would remove: checkpoints, what interrupted saves left, and bytes of packs."""
+    """What a pass removed, or would remove: checkpoints, what interrupted saves left, bytes of both, and what
+    killed uploads left unseen."""
 
     checkpoints: tuple[CheckpointName, ...]
     unfinished: tuple[CheckpointName, ...]
     bytes: int
+    uploads: OldUploads
 
 
 def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_only: bool = False) -> None:
@@ -66,13 +77,22 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
     delete_partials(store.location, mine)
     if orphans_only:
         delete_old_partials(store.location)
-        drop_uploads(store.location, mine)
+        end_uploads(store.location, mine)
     if is_fenced(mine, store.fences()) is None:
         refresh_index(store)
 
 
-def collect(store: RunStore, keep: KeepConfig, *, dry_run: bool = False) -> Removed:
+def collect(
+    store: RunStore,
+    keep: KeepConfig,
+    *,
+    save_seconds: float = SAVE_SECONDS,
+    dry_run: bool = False,
+) -> Removed:
     """Somebody else's pass, which does no harm to a run that goes on. `dry_run` removes nothing.
+
+    `save_seconds`: what a save of the run may take (`checkpoint.deadline`); an upload that was begun longer
+    ago than that, and than the grace, has lost its writer.
 
     Raises RefusedError while a world opens the run, or if the newest that would stay is damaged;
     CheckpointError if a newer Aurl wrote a checkpoint, or the store refuses.
@@ -101,8 +121,10 @@ def collect(store: RunStore, keep: KeepConfig, *, dry_run: bool = False) -> Remo
         clear_superseded(store.location)
         delete_old_partials(store.location)
         refresh_index(store)
+    before = now - max(save_seconds, keep.grace_seconds)
+    uploads = end_old_uploads(store.location, before, dry_run=dry_run)
     committed = {c.name for c in found}
-    return Removed(done.manifests, tuple(n for n in done.folders if n not in committed), size)
+    return Removed(done.manifests, tuple(n for n in done.folders if n not in committed), size, uploads)
 
 
 def survey(store: RunStore, *, strict: bool = False) -> list[Committed] | None:

@@ -33,7 +33,8 @@ def _delete(location: Location, folder: str) -> None:
 def _drop_uploads(location: Location) -> None:
     """What killed uploads left is not seen; a right that is missing for it keeps nothing else from going."""
     with contextlib.suppress(CheckpointError):
-        location.drop_uploads("")
+        for uploads in location.uploads("").values():
+            location.end_uploads(uploads)
 
 
 def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> list[CheckpointName]:

@@ -27,7 +27,10 @@ def gc(
 
     The rules are the run's own `checkpoint.keep`, as its newest checkpoint
     records them; options change them. Tagged checkpoints, and those set aside,
-    stay. The run may go on meanwhile, and others may read.
+    stay. The run may go on meanwhile, and others may read. On S3 it also ends
+    the uploads of packs that killed processes had begun, which S3 keeps unseen
+    and bills: those begun longer ago than a save may take (checkpoint.deadline)
+    and than the grace.
 
     \b
     Examples:
@@ -38,8 +41,9 @@ def gc(
 
     store = open_store(run)
     given = {"latest": latest, "best": best, "grace_seconds": grace}
-    keep = _rules(store).model_copy(update={k: v for k, v in given.items() if v is not None})
-    removed = collect(store, keep, dry_run=dry_run)
+    keep, save_seconds = _rules(store)
+    keep = keep.model_copy(update={k: v for k, v in given.items() if v is not None})
+    removed = collect(store, keep, save_seconds=save_seconds, dry_run=dry_run)
     stay = sum(1 for n in store.valid() if n not in removed.checkpoints)
     if as_json:
         answer = {
@@ -49,6 +53,8 @@ def gc(
             "removed": [str(n) for n in removed.checkpoints],
             "unfinished": [str(n) for n in removed.unfinished],
             "bytes": removed.bytes,
+            "uploads": list(removed.uploads.packs),
+            "uploads_problem": removed.uploads.problem,
         }
         typer.echo(json.dumps(answer))
         return
@@ -57,21 +63,27 @@ def gc(
         typer.echo(f"{would}: step {name.step} ({name})")
     for name in removed.unfinished:
         typer.echo(f"{would}: what an interrupted save left ({name})")
+    for pack in removed.uploads.packs:
+        typer.echo(f"{would}: what a killed upload left, unseen ({pack})")
+    if removed.uploads.problem is not None:
+        typer.echo(f"what killed uploads left stays: {removed.uploads.problem}", err=True)
     typer.echo(f"{store.location.uri}: {would} {size(removed.bytes)}; {stay} checkpoints stay")
 
 
-def _rules(store: RunStore) -> KeepConfig:
-    """The run's own rules; the defaults if no checkpoint tells."""
+def _rules(store: RunStore) -> tuple[KeepConfig, float]:
+    """The run's own rules, and the seconds that its saves may take; the defaults if no checkpoint tells."""
     from pydantic import ValidationError
 
     from aurl_trainer.config.checkpoint import KeepConfig
     from aurl_trainer.errors import DamagedError
     from aurl_trainer.store.format.plain import decode
+    from aurl_trainer.store.retention.passes import SAVE_SECONDS
 
     for name in reversed(store.valid()):
         try:
             extra: Any = decode(store.manifest(name).extra)
-            return KeepConfig.model_validate(extra["experiment"]["checkpoint"]["keep"])
+            found = extra["experiment"]["checkpoint"]
+            return KeepConfig.model_validate(found["keep"]), float(found.get("deadline", SAVE_SECONDS))
         except (DamagedError, KeyError, TypeError, ValidationError):
             continue
-    return KeepConfig()
+    return KeepConfig(), SAVE_SECONDS
