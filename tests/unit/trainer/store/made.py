@@ -79,3 +79,10 @@ def save(
     manifest = manifest.model_copy(update=fields)
     store.commit(manifest)
     return manifest
+
+
+def flip(location: Location, name: str, at: int = -1) -> None:
+    """One bit of an object changes; its size does not."""
+    data = bytearray(location.get(name))
+    data[at] ^= 1
+    location.put(name, bytes(data))

@@ -15,9 +15,9 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS
 from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.run_store import RunStore
-from aurl_trainer.store.verify import inspect, verify
+from aurl_trainer.store.verify import Verdict, inspect, verify
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
-from tests.unit.trainer.store.made import IDENTITY, open_run, save
+from tests.unit.trainer.store.made import IDENTITY, flip, open_run, save
 
 ONE_LEFT = KeepConfig(latest=1, best=0, grace_seconds=60)
 OLD = time.time() - 5000
@@ -99,6 +99,55 @@ def test_nothing_is_removed_behind_a_damaged_newest(uri: str) -> None:
     assert fresh.committed() == names[1:], "what is set aside is kept for inspection"
     take_back(store.location, names[2])
     assert fresh.valid() == names[1:]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_bit_that_flipped_unseen_in_the_newest_keeps_the_older_ones(uri: str, count: int) -> None:
+    store, claim = open_run(uri)
+    names = [save(store, claim.id, n, n, at=OLD + n).checkpoint for n in (1, 2, 3)]
+    keep = ONE_LEFT.model_copy(update={"latest": count})
+    flip(store.location, names[2].pack(0))
+    assert inspect(store, names[2]).good, "its sizes tell, so the test shows nothing"
+    would = collect(RunStore(Location(uri)), keep, dry_run=True).checkpoints
+    assert would == tuple(names[: 3 - count]), "a dry run reads no content"
+    with pytest.raises(RefusedError, match=r"verify .* --deep --repair: .* in packs/v000003-"):
+        collect(RunStore(Location(uri)), keep)
+    assert store.committed() == names, "an older one went that a resume needs"
+    set_aside(store.location, names[2], verify(store, names[2]).problems)
+    collect(RunStore(Location(uri)), keep)
+    left = [n for n in (1, 2) if n > 2 - count]
+    assert [n.step for n in RunStore(Location(uri)).valid()] == left
+    assert verify(store, names[1]).good
+
+
+def test_where_nothing_is_to_go_nothing_is_read(uri: str) -> None:
+    store, claim = open_run(uri)
+    save(store, claim.id, 1, 1, at=OLD)
+    read: list[CheckpointName] = []
+
+    def check(store: RunStore, name: CheckpointName) -> Verdict:
+        read.append(name)
+        return verify(store, name)
+
+    collect(store, ONE_LEFT, check=check)
+    assert read == []
+    second = save(store, claim.id, 2, 2, at=OLD + 1).checkpoint
+    collect(store, ONE_LEFT, check=check)
+    assert read == [second], "expected the one that stays to be read, once"
+
+
+def test_a_newest_that_the_run_removes_while_it_is_read_is_not_called_damaged(uri: str) -> None:
+    store, claim = open_run(uri)
+    for n in (1, 2):
+        save(store, claim.id, n, n, at=OLD + n)
+
+    def meanwhile(visitor: RunStore, name: CheckpointName) -> Verdict:
+        save(store, claim.id, 3, 3)
+        retain(store, claim.id, ONE_LEFT.model_copy(update={"grace_seconds": 0}))
+        return verify(visitor, name)
+
+    with pytest.raises(RefusedError, match=r"the run itself removed v000002-.* while it was read; try again"):
+        collect(RunStore(Location(uri)), ONE_LEFT, check=meanwhile)
 
 
 def test_a_reader_of_what_was_newest_a_grace_ago_can_finish(uri: str) -> None:

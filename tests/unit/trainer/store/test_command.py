@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from aurl_trainer.commands.checkpoints.app import app
 from aurl_trainer.contract import ExitCode
-from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError
-from tests.unit.trainer.store.made import open_run, save
+from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError, RefusedError
+from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.run_store import RunStore
+from tests.unit.trainer.store.made import flip, open_run, save
 
 
 @pytest.fixture
@@ -161,6 +163,20 @@ def test_gc_follows_the_runs_own_rules(tmp_path: Path) -> None:
     assert [n[:7] for n in would["removed"]] == ["v000001", "v000002"] and would["keep"]["latest"] == 1
     assert "removed: step 1 " in call("gc", tmp_path / "run", "--latest", 2)[1]
     assert call("gc", tmp_path / "run")[1].endswith("1 checkpoints stay\n")
+
+
+def test_gc_removes_nothing_behind_a_bit_that_flipped(run: Path) -> None:
+    store = RunStore(Location(str(run / "checkpoints")))
+    flip(store.location, store.valid()[-1].pack(0))
+    strict = ("--latest", 1, "--best", 0, "--grace", 0)
+    assert "would go: step 10 " in call("gc", run, *strict, "--dry-run")[1]
+    with pytest.raises(RefusedError, match=r"b\.noise in packs/v000003-") as refused:
+        call("gc", run, *strict)
+    advice = re.search(r"aurl checkpoints (verify .* --deep --repair): ", str(refused.value))
+    assert advice is not None, refused.value
+    assert "step 30: set aside" in call(*advice[1].split())[1], "the advice does not help"
+    assert call("gc", run, *strict)[0] == 0
+    assert [n.step for n in store.valid()] == [20]
 
 
 def test_repair_sets_aside_and_says_what_is_used(run: Path) -> None:

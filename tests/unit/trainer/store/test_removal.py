@@ -11,7 +11,7 @@ from aurl_trainer.store.retention.removal import all_but_best, everything
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify
-from tests.unit.trainer.store.made import open_run, save
+from tests.unit.trainer.store.made import flip, open_run, save
 
 BY = {"val_nll": 1.0}
 
@@ -65,6 +65,25 @@ def test_by_other_metrics_and_tags_stay(uri: str) -> None:
     left = all_but_best(Location(uri), 1, {"val_nll": -1.0})
     assert [name.step for name in left] == [10, 30], "the tagged one, and the one with the greatest"
     assert RunStore(Location(uri)).valid() == left
+
+
+def test_one_of_the_best_that_is_damaged_gives_way_to_the_next(uri: str) -> None:
+    store, claim = open_run(uri)
+    saved = [
+        save(store, claim.id, number, 10 * number, nll).checkpoint
+        for number, nll in enumerate((0.5, 0.2, 0.9, 0.4), start=1)
+    ]
+    flip(store.location, saved[1].pack(0))
+    left = all_but_best(Location(uri), 2, BY)
+    assert [name.step for name in left] == [10, 40], "step 20 is the best, and cannot be loaded"
+    assert all(verify(store, name).good for name in left)
+
+
+def test_if_none_is_whole_the_best_stay_for_whoever_can_mend_them(uri: str) -> None:
+    store, claim = open_run(uri)
+    for number, nll in enumerate((0.5, 0.2), start=1):
+        flip(store.location, save(store, claim.id, number, 10 * number, nll).checkpoint.pack(0))
+    assert [name.step for name in all_but_best(Location(uri), 1, BY)] == [20]
 
 
 def test_without_a_metric_the_newest_stays(uri: str) -> None:

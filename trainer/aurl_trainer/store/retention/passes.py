@@ -34,7 +34,7 @@ from aurl_trainer.store.retention.plan import Plan, as_visitor, as_writer
 from aurl_trainer.store.retention.rules import Committed, kept
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import clear_superseded
-from aurl_trainer.store.verify import inspect
+from aurl_trainer.store.verify import Verdict, inspect, verify
 
 OPENING_SECONDS = 1800.0
 """A generation that took its number, and has not said in so long from where it goes on, has died."""
@@ -87,14 +87,17 @@ def collect(
     keep: KeepConfig,
     *,
     save_seconds: float = SAVE_SECONDS,
+    check: Callable[[RunStore, CheckpointName], Verdict] = verify,
     dry_run: bool = False,
 ) -> Removed:
     """Somebody else's pass, which does no harm to a run that goes on. `dry_run` removes nothing.
 
     `save_seconds`: what a save of the run may take (`checkpoint.deadline`); an upload that was begun longer
-    ago than that, and than the grace, has lost its writer.
+    ago than that, and than the grace, has lost its writer. `check` reads the newest checkpoint that stays, to
+    its last byte, before any goes: a damage that nobody has met yet may be why the older ones are needed. A
+    dry run looks at its manifest and sizes only.
 
-    Raises RefusedError while a world opens the run, or if the newest that would stay is damaged;
+    Raises RefusedError while a world opens the run, or if that newest one is damaged;
     CheckpointError if a newer Aurl wrote a checkpoint, or the store refuses.
     """
     now = time.time()
@@ -113,7 +116,7 @@ def collect(
 
     first = plan(())
     if first.manifests:
-        _check_newest(store, first)
+        _check_newest(store, first, inspect if dry_run else check)
     size = sum(_folder_bytes(store.location, n.folder) for n in first.folders)
     done = first
     if not dry_run:
@@ -202,17 +205,21 @@ def _settled_generations(store: RunStore, now: float) -> set[GenerationId]:
     return {f.id for f in fences}
 
 
-def _check_newest(store: RunStore, plan: Plan) -> None:
+def _check_newest(store: RunStore, plan: Plan, check: Callable[[RunStore, CheckpointName], Verdict]) -> None:
     """Raises RefusedError if a resume could need one of those that go: the newest that stays is not whole."""
     left = [n for n in store.valid() if n not in plan.manifests]
     if not left:
         return
-    problems = inspect(store, left[-1]).problems
-    if problems:
-        raise RefusedError(
-            f"{store.location.uri}: nothing is removed while the newest checkpoint is damaged; "
-            f"set it aside first: aurl checkpoints verify --repair: {problems[0]}"
-        )
+    newest, uri = left[-1], store.location.uri
+    problems = check(store, newest).problems
+    if not problems:
+        return
+    if newest not in store.committed():
+        raise RefusedError(f"{uri}: the run itself removed {newest} while it was read; try again")
+    raise RefusedError(
+        f"{uri}: nothing is removed while the newest checkpoint is damaged; "
+        f"set it aside first: aurl checkpoints verify {uri} --deep --repair: {problems[0]}"
+    )
 
 
 def _folder_bytes(location: Location, folder: str) -> int:

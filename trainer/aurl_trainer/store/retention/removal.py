@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.catalog.index import refresh_index
@@ -14,6 +15,7 @@ from aurl_trainer.store.retention.passes import survey
 from aurl_trainer.store.retention.plan import without
 from aurl_trainer.store.retention.rules import best_first
 from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.verify import verify
 
 
 def everything(location: Location) -> None:
@@ -40,8 +42,9 @@ def _drop_uploads(location: Location) -> None:
 def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> list[CheckpointName]:
     """Deletes all checkpoints but the tagged ones and the best `count`, and returns those that stay.
 
-    `by` weighs the metrics as `keep.by` does. Without any metric, the newest stay. Raises CheckpointError,
-    having deleted nothing, if a newer Aurl wrote one. A damaged one is no loss.
+    `by` weighs the metrics as `keep.by` does. Without any metric, the newest stay. Where some are to go, each
+    of the best is read to its last byte first, and one that is damaged gives way to the next. Raises
+    CheckpointError, having deleted nothing, if a newer Aurl wrote one, or the store does not answer.
     """
     location.catch_up()
     store = RunStore(location)
@@ -49,7 +52,7 @@ def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> lis
     valid = set(store.valid())
     whole = [c for c in found if c.name in valid and c.at is not None]
     newest = sorted(whole, key=lambda c: c.name.age, reverse=True)
-    stay = {c.name for c in (best_first(whole, by) or newest)[:count]}
+    stay = set(_first_whole(store, [c.name for c in best_first(whole, by) or newest], count))
     stay |= set(store.tags().values()) & {c.name for c in found}
     gone = {c.name for c in found} - stay
     plan = without(found, gone, store.pack_folders())
@@ -59,3 +62,11 @@ def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> lis
     _drop_uploads(location)
     refresh_index(store)
     return sorted(stay, key=lambda name: name.age)
+
+
+def _first_whole(store: RunStore, order: Sequence[CheckpointName], count: int) -> list[CheckpointName]:
+    """The first `count` that are whole; if none is, the first `count`: nobody is left to judge them."""
+    if len(order) <= count:
+        return list(order)
+    whole = (name for name in order if verify(store, name).good)
+    return list(itertools.islice(whole, count)) or list(order[:count])

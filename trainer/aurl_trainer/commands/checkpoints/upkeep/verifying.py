@@ -45,7 +45,7 @@ def verify(
     names = [resolve(store, checkpoint.which)] if checkpoint.said else _all(store, repair)
     verdicts = []
     for name in names:
-        verdicts.append(_check(store, name, deep=deep, quiet=as_json))
+        verdicts.append(check(store, name, deep=deep, quiet=as_json))
         if not as_json:
             _say(verdicts[-1], deep)
     records = list(verify_records(store))
@@ -82,7 +82,8 @@ def _all(store: RunStore, repair: bool) -> list[CheckpointName]:
     return names
 
 
-def _check(store: RunStore, name: CheckpointName, *, deep: bool, quiet: bool) -> Verdict:
+def check(store: RunStore, name: CheckpointName, *, deep: bool, quiet: bool) -> Verdict:
+    """Looks at one checkpoint; `deep` reads all of it, with a bar on a terminal unless `quiet`."""
     from aurl_trainer.store.verify import inspect
     from aurl_trainer.store.verify import verify as verify_one
 
