@@ -62,6 +62,8 @@ class Env(StrEnum):
     """`1` in a pod: records and the tail of the log are kept beside the checkpoints."""
     PREPARE = "AURL_PREPARE"
     """JSON list: a command that prepares what ranks need, run before a node joins others that train."""
+    PRELOAD = "AURL_PRELOAD"
+    """Comma list of modules that ranks import: the agent forks ranks from a process that has them."""
     GRACE_SECONDS = "AURL_GRACE_SECONDS"
     """Seconds between SIGTERM and SIGKILL."""
     HANG_LIMITS = "AURL_HANG_LIMITS"
@@ -72,6 +74,10 @@ class Env(StrEnum):
     """Seconds without a beat after which a rank or an agent counts as missing; 10 if absent."""
     ROUND = "AURL_ROUND"
     """Set by the agent for its ranks: the round of the rendezvous that formed their world."""
+
+
+RANK_MODULES = "aurl_trainer.commands.train,aurl_trainer.commands.rank,aurl_trainer.engine.survival.exits"
+"""What the nodes of a training job preload."""
 
 
 class ExitCode(IntEnum):

@@ -15,7 +15,7 @@ from torchx.specs import AppDef, Role
 from torchx.specs.api import RetryPolicy
 
 from aurl_operator.api.spec import AurlTrainingJob
-from aurl_trainer.contract import Env
+from aurl_trainer.contract import RANK_MODULES, Env
 
 NODES = "trainer"
 """Name of the nodes' role."""
@@ -123,6 +123,7 @@ def _nodes_env(job: AurlTrainingJob, launch: Launch) -> dict[str, str]:
         env[Env.RUN_DIR] = literal(launch.run_dir)
     if launch.experiment is not None:
         env[Env.EXPERIMENT] = literal(json.dumps(launch.experiment))
+        env[Env.PRELOAD] = RANK_MODULES
     return {str(name): value for name, value in env.items()}
 
 

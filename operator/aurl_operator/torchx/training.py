@@ -21,7 +21,7 @@ from aurl_operator.errors import UsageError
 from aurl_operator.launch.experiment import experiment as resolved
 from aurl_operator.torchx.translate import SPEC
 from aurl_trainer.config.document import Document
-from aurl_trainer.contract import Env
+from aurl_trainer.contract import RANK_MODULES, Env
 
 
 def app(
@@ -71,6 +71,7 @@ def app(
         env={
             str(Env.JOB): name,
             str(Env.EXPERIMENT): json.dumps(found.model_dump(mode="json")).replace("$", "$$"),
+            str(Env.PRELOAD): RANK_MODULES,
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         },
         min_replicas=least,

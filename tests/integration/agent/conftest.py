@@ -42,6 +42,9 @@ class Agents:
         self.grace = 20.0
         self.limits: str | None = None
         self.preparation: list[str] = []
+        self.preload = "aurl_trainer.engine.survival.exits,torch.distributed"
+        """What a node's fork server imports for ranks that are modules, as loop.py is started; "": none."""
+        self.extra_path: Path | None = None
         self.store: subprocess.Popen[bytes] | None = None
         self.address: str | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -58,10 +61,14 @@ class Agents:
         self, name: str, nnodes: str, script: str, *args: str, procs: int = 1, barred: str = ""
     ) -> None:
         """Start the agent of node `name` with a script of ours and its arguments; it takes the place of
-        the node with the UID `barred`. A node's UID is its name with `uid-` before it."""
+        the node with the UID `barred`. A node's UID is its name with `uid-` before it. As in a job, training
+        of ours (loop.py) is a module whose imports are there already, and a foreign script is not."""
+        ours = script == "loop.py"
         command = [
             *("run", "--nnodes", nnodes, "--nproc-per-node", str(procs), "--rdzv-id", "test"),
-            *("--local-addr", "127.0.0.1", str(SCRIPTS / script), str(self.folder), *args),
+            *("--local-addr", "127.0.0.1"),
+            *(("-m", "loop") if ours else (str(SCRIPTS / script),)),
+            *(str(self.folder), *args),
         ]
         env = {Env.NODE: name, Env.NODE_UID: f"uid-{name}", Env.BARRED: barred}
         env |= {Env.TERMINATION_LOG: str(self.folder / f"{name}.termination")}
@@ -69,6 +76,10 @@ class Agents:
             env[Env.STORE] = self.address
         if self.limits:
             env[Env.HANG_LIMITS] = self.limits
+        if ours:
+            paths = [str(SCRIPTS), self.extra_path, os.environ.get("PYTHONPATH")]
+            env["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if path)
+            env[Env.PRELOAD] = self.preload
         if self.preparation:
             env[Env.PREPARE] = json.dumps(self.preparation)
         self.processes[name] = self._start(name, command, {str(k): v for k, v in env.items()})

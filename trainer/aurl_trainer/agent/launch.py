@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import uuid
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from torch.distributed.run import config_from_args, get_args_parser
 
 from aurl_trainer.agent.board import BEAT_TIMEOUT, address, bar, connect, listen
 from aurl_trainer.agent.node import Node, Settings
-from aurl_trainer.agent.processes import START
+from aurl_trainer.agent.processes import bound
 from aurl_trainer.agent.pulse import Pulse
 from aurl_trainer.agent.rendezvous import RENDEZVOUS_DEFAULTS, Rendezvous
 from aurl_trainer.contract import Env
@@ -34,7 +33,8 @@ class Launch:
 
     settings: Settings
     config: LaunchConfig
-    command: tuple[str, ...]
+    entrypoint: str
+    arguments: tuple[str, ...]
     store: str
     server: TCPStore | None
 
@@ -71,8 +71,8 @@ def read_launch(arguments: Sequence[str], scratch: str) -> Launch:
     except (AssertionError, ValueError) as error:
         parser.error(str(error))
     os.environ[Env.STORE] = store
-    shim = ("-I", "-S", "-c", START, str(os.getpid()), cast(str, command), *rest)
-    return Launch(settings, config, shim, store, server)
+    entry, *shim = bound([cast(str, command), *rest])
+    return Launch(settings, config, entry, tuple(shim), store, server)
 
 
 def make_node(launch: Launch, notice: threading.Event) -> tuple[Pulse, Node]:
@@ -94,8 +94,8 @@ def make_node(launch: Launch, notice: threading.Event) -> tuple[Pulse, Node]:
     spec = WorkerSpec(
         role=config.role,
         local_world_size=config.nproc_per_node,
-        entrypoint=sys.executable,
-        args=launch.command,
+        entrypoint=launch.entrypoint,
+        args=launch.arguments,
         rdzv_handler=handler,
         max_restarts=config.max_restarts,
         monitor_interval=config.monitor_interval,

@@ -61,6 +61,7 @@ class Settings:
     limits: Mapping[Phase, float]
     termination_log: str | None
     preparation: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -72,6 +73,7 @@ class Settings:
             limits=hang_limits(env.get(Env.HANG_LIMITS)),
             termination_log=env.get(Env.TERMINATION_LOG),
             preparation=tuple(map(str, json.loads(env.get(Env.PREPARE, "[]")))),
+            preload=tuple(filter(None, env.get(Env.PRELOAD, "").split(","))),
         )
 
     @property
@@ -99,7 +101,7 @@ class Node(Ranks):
         notice: threading.Event,
         **rest: Any,
     ) -> None:
-        super().__init__(spec, **rest)
+        super().__init__(spec, settings.preload, **rest)
         self._rendezvous_handler = handler
         self._settings, self._pulse, self._notice = settings, pulse, notice
         self._rounds = 0
@@ -147,11 +149,15 @@ class Node(Ranks):
             return agent_failed(error)
 
     def _prepare(self) -> None:
-        """Prepare while others train; where nobody does there is nothing to gain. Raises Noticed."""
+        """Before it asks for a place: the music, if others train already, and all imports. Raises Noticed."""
         command = self._settings.preparation
         if command and self._rendezvous_handler.formed():
             self._say("others have formed a world: prepares before it joins")
             self._say(prepare(command, self._settings.limits[Phase.LOAD], self._notice.is_set))
+        if self.warm is not None:
+            failed = self.warm.wait(self._settings.limits[Phase.START], self._notice.is_set)
+            if failed is not None:
+                self._say(f"{failed}: each rank imports for itself")
 
     # -- one world
 

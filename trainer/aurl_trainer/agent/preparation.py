@@ -11,20 +11,18 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 
-from aurl_trainer.agent.processes import START
+from aurl_trainer.agent.processes import bound
 from aurl_trainer.agent.rendezvous import Noticed
 
 
 def prepare(command: Sequence[str], limit: float, noticed: Callable[[], bool]) -> str:
     """Run `command` and say, for the log, how it ended. Raises Noticed, and stops it, when `noticed()`."""
     started = time.monotonic()
-    shim = [sys.executable, "-I", "-S", "-c", START, str(os.getpid()), *command]
     # A process group of its own: all that it has started is stopped with it.
-    process = subprocess.Popen(shim, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(bound(command), stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         while process.poll() is None:
             if noticed():

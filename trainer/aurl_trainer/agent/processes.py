@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from aurl_trainer.contract import ExitCode
@@ -33,8 +34,26 @@ START = (
 """Makes a rank die with its agent, then becomes the rank. The signal survives exec, not fork."""
 
 
-def kill_marked(mark: str, spare: int) -> None:
-    """SIGKILL every process whose environment holds `mark` but `spare`, until none is left.
+def bound(program: Sequence[str]) -> list[str]:
+    """The command that starts `program` so that it dies with this process."""
+    return [sys.executable, "-I", "-S", "-c", START, str(os.getpid()), *program]
+
+
+def program_of(command: Sequence[str]) -> tuple[str, ...] | None:
+    """The program of a command that `bound` has made; None if it is another one."""
+    made = len(command) > 6 and command[0] == sys.executable and command[4] == START
+    return tuple(command[6:]) if made else None
+
+
+def bind_to(parent: int) -> None:
+    """Die with `parent`, whose child this process is. Ends it if `parent` is gone already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(ExitCode.REJOIN)
+
+
+def kill_marked(mark: str, spare: Collection[int]) -> None:
+    """SIGKILL every process whose environment holds `mark` but those in `spare`, until none is left.
 
     Self-contained: the guard runs this source in a bare interpreter, which costs 8 MB instead of torch.
     """
@@ -45,7 +64,7 @@ def kill_marked(mark: str, spare: int) -> None:
     for _ in range(200):
         found = False
         for entry in os.listdir("/proc"):  # noqa: PTH208 - the guard starts in 20 ms without pathlib
-            if not entry.isdigit() or int(entry) in (spare, os.getpid()):
+            if not entry.isdigit() or int(entry) in (*spare, os.getpid()):
                 continue
             try:
                 with open(f"/proc/{entry}/environ", "rb") as file:  # noqa: PTH123
@@ -63,13 +82,14 @@ def kill_marked(mark: str, spare: int) -> None:
         time.sleep(0.02)
 
 
-_GUARD = f"""{inspect.getsource(kill_marked)}
+_GUARD = f"""from __future__ import annotations
+{inspect.getsource(kill_marked)}
 import os, signal, sys
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 while os.read(0, 64):
     pass
-kill_marked(sys.argv[1], int(sys.argv[2]))
+kill_marked(sys.argv[1], [int(sys.argv[2])])
 """
 
 

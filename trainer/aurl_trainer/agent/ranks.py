@@ -1,7 +1,7 @@
 """The processes of one node's ranks: which of them run, how they ended; to signal and to clear them away.
 
-Not here: starting them, which torch does; what to do about an end (node.py); how processes are bound to the
-agent's life (processes.py).
+Not here: starting them, which torch does, or the fork server (warm.py); what to do about an end (node.py);
+how processes are bound to the agent's life (processes.py).
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, cast
 
-from torch.distributed.elastic.agent.server.api import WorkerSpec
+from torch.distributed.elastic.agent.server.api import WorkerGroup, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
 from aurl_trainer.agent.blame import Fault, RankEnd, blame, rank_end
 from aurl_trainer.agent.processes import MARK, kill_marked, oom_kills, reap_orphans, start_guard
+from aurl_trainer.agent.warm import Warm
 from aurl_trainer.contract import Cause
 
 
 class Ranks(LocalElasticAgent):
     """torch's agent, as far as the processes of its ranks go."""
 
-    def __init__(self, spec: WorkerSpec, **rest: Any) -> None:
+    def __init__(self, spec: WorkerSpec, preload: Sequence[str] = (), **rest: Any) -> None:
         super().__init__(spec, **rest)
         self._mark = uuid.uuid4().hex
         os.environ[MARK] = self._mark
         self.guard = start_guard(self._mark)
+        self.warm = Warm(preload) if preload else None
         self._ends: dict[int, RankEnd] = {}
         """Of this world's ranks those that have ended, by global rank."""
         self._oom_before = 0
@@ -43,17 +46,24 @@ class Ranks(LocalElasticAgent):
             if handler.proc.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(handler.proc.pid, signal.SIGKILL)
-        kill_marked(f"{MARK}={self._mark}", os.getpid())
+        server = self.warm.pid if self.warm is not None else None
+        kill_marked(f"{MARK}={self._mark}", [os.getpid(), server or 0])
         for handler in handlers.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 handler.proc.wait(30)  # in uninterruptible sleep it outlasts even SIGKILL
             for stream in (handler._stdout, handler._stderr):
                 if stream is not None:
                     stream.close()
-        reap_orphans({self.guard.pid})
+        reap_orphans({self.guard.pid, server or 0})
         if self._pcontext is not None:
             self._pcontext.close()
             self._pcontext = None
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        """See base class."""
+        with self.warm.starts_ranks() if self.warm is not None else contextlib.nullcontext():
+            started: dict[int, Any] = super()._start_workers(worker_group)
+            return started
 
     @property
     def _context(self) -> SubprocessContext:
