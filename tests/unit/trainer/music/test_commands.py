@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.initial import load_initial
+from aurl_trainer.checkpoint.loading import open_manifest
 from aurl_trainer.checkpoint.parts import ModelPart
 from aurl_trainer.commands.checkpoints.derived.averaging import average
 from aurl_trainer.commands.checkpoints.derived.exporting import export
@@ -32,6 +33,7 @@ from aurl_trainer.data.prepared import PreparedData
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DataError, MissingError
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from aurl_trainer.music import rendering
+from aurl_trainer.store.format.plain import decode
 from tests.unit.trainer.music.conftest import tune
 
 
@@ -187,8 +189,45 @@ def test_an_average_is_measured_beside_its_parents_and_used_like_any_other(
     begun = load_initial(str(place), Latest(), model)
     assert not (begun.missing or begun.extra or begun.unlike), begun.lines()
     assert torch.equal(model.embedding.weight, load_file(file)["embedding.weight"])
-    again = invoke(average, *steps, "--to", tmp_path / "again", "--samples", 1)
-    assert again.exit_code == 0 and "their mean  " in again.output, again.output
+
+
+def test_an_average_measured_on_another_number_of_samples_than_its_run_is_not_recorded_so(
+    run: Path, experiment: Experiment, prepared: PreparedData, tmp_path: Path
+) -> None:
+    steps = [f"{run}@step:{step}" for step in (10, 30)]
+    there = len(LazyMidiDataset(prepared, "validation"))
+    assert there > 1 and experiment.monitor.evaluate_samples is None, "the run validates on all"
+    for samples, recorded in ((1, False), (there, True), (there + 5, True), (None, True)):
+        place = tmp_path / f"mean-{samples}"
+        told = answer(average, *steps, "--to", place, *(("--samples", samples) if samples else ()))
+        assert (told["samples"], told["recorded"]) == (min(samples or there, there), recorded)
+        manifest = open_manifest(str(place))
+        expected = {"val_nll": told["val_nll"]} if recorded else {}
+        assert manifest.metrics == expected, f"--samples {samples}"
+        parents = [p["val_nll"] for p in told["parents"]]
+        found = [p["val_nll"] for p in decode(manifest.extra)["average_of"]]
+        assert found == (parents if recorded else [None, None]), f"--samples {samples}"
+        assert None not in parents, "it is shown all the same"
+    said = invoke(average, *steps, "--to", tmp_path / "again", "--samples", 1).output
+    assert "their mean  " in said and "measured on 1 of the held-out samples, and not recorded" in said
+
+
+def test_an_average_is_measured_as_its_run_validates(
+    run: Path, experiment: Experiment, model: MusicTransformerVAEGAN, tmp_path: Path
+) -> None:
+    few = experiment.model_copy(
+        update={"monitor": experiment.monitor.model_copy(update={"evaluate_samples": 1})}
+    )
+    folder = tmp_path / "few"
+    checkpointer = Checkpointer(
+        str(folder), run="few", fingerprint={}, settings=few.checkpoint, rank=0, world=1
+    )
+    state = {"model": ModelPart(model)}
+    checkpointer.open(state)
+    for step in (1, 2):
+        checkpointer.save(step, state, {"experiment": few.model_dump(mode="json")}, {})
+    told = answer(average, folder, "--last", 2)
+    assert (told["samples"], told["recorded"]) == (1, True)
 
 
 def test_help_teaches_by_example_and_loads_no_torch() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,12 @@ def average(
         str | None, typer.Option(help="model or average, of each. Default: those the run is judged by.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Measure on the first so many held-out samples only.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Measure on the first so many held-out samples. Default: as the run does "
+            "(monitor.evaluate_samples). On another number it is shown, and not recorded.",
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Whether to measure the mean and its parents.")
@@ -79,8 +85,12 @@ def average(
     content = sum(t.content_bytes(c) for p in parents for t in p.tensors.values() for c in t.chunks)
     with bytes_bar(f"{len(parents)} checkpoints", content, quiet=as_json) as advance:
         made = mean(parents, advance)
-    nlls, unmeasured = _measured(parents, made, samples) if measure else ([], "not asked for")
-    saved = save_mean(made, parents, place, nlls[:-1], nlls[-1] if nlls else None)
+    found = _measured(parents, made, samples) if measure else Measured(why_not="not asked for")
+    nlls = found.nlls
+    if found.recorded:
+        saved = save_mean(made, parents, place, nlls[:-1], nlls[-1])
+    else:
+        saved = save_mean(made, parents, place, (), None)
     if as_json:
         rows = [
             {
@@ -94,13 +104,19 @@ def average(
         ]
         answer = {
             "uri": place, "checkpoint": saved.name, "step": saved.step, "parents": rows,
-            "val_nll": nlls[-1] if nlls else None, "not_measured": unmeasured,
+            "val_nll": nlls[-1] if nlls else None, "samples": found.samples, "recorded": found.recorded,
+            "not_measured": found.why_not,
         }  # fmt: skip
         typer.echo(json.dumps(answer))
         return
     for i, parent in enumerate(parents):
         typer.echo(f"{parent}{f'  {nlls[i]:.4f} nats/token' if nlls else ''}")
-    typer.echo(f"their mean{f'  {nlls[-1]:.4f} nats/token' if nlls else f' is not measured: {unmeasured}'}")
+    typer.echo(
+        f"their mean{f'  {nlls[-1]:.4f} nats/token' if nlls else f' is not measured: {found.why_not}'}"
+    )
+    if nlls and not found.recorded:
+        said = f"measured on {found.samples} of the held-out samples"
+        typer.echo(f"{said}, and not recorded: the run validates on another number of them")
     typer.echo(f"saved at {place}, as step {saved.step}")
 
 
@@ -142,28 +158,40 @@ def beside(uri: str, step: int) -> str:
     return f"{base}-average-{step}"
 
 
-def _measured(
-    parents: Sequence[Parent], made: dict[str, torch.Tensor], samples: int | None
-) -> tuple[list[float], str | None]:
-    """The NLLs of the parents and, last, of their mean, on what the newest's run holds out.
+@dataclass(frozen=True)
+class Measured:
+    """The NLLs of the parents and, last, of their mean, on the first `samples` held-out samples.
 
-    Else none, and why: its music is not here, or has become other music.
+    `recorded`: the run measures on as many, so these may stand beside its own `val_nll`, by which checkpoints
+    are compared and kept. Nothing measured: `why_not`.
     """
+
+    nlls: tuple[float, ...] = ()
+    samples: int | None = None
+    recorded: bool = False
+    why_not: str | None = None
+
+
+def _measured(parents: Sequence[Parent], made: dict[str, torch.Tensor], samples: int | None) -> Measured:
+    """On what the newest's run holds out; not at all if its music is not here, or has become other music."""
     from aurl_trainer.checkpoint.loading import load_weights
     from aurl_trainer.checkpoint.weights import tokenizer_of
-    from aurl_trainer.commands.held_out import measure_held_out
+    from aurl_trainer.commands.held_out import held_out_count, measure_held_out
     from aurl_trainer.commands.trained import build
 
     newest = parents[-1]
     try:
         built = build(newest.manifest, newest.location.uri, sys.stderr.isatty())
     except (CheckpointError, ConfigError, DataError, MissingError) as error:
-        return [], str(error)
+        return Measured(why_not=str(error))
     if tokenizer_of(newest.manifest) not in (None, built.prepared.tokenizer_hash):
-        return [], "the music that is here now gives another tokenizer than theirs"
+        return Measured(why_not="the music that is here now gives another tokenizer than theirs")
+    usual = held_out_count(built, built.experiment.monitor.evaluate_samples)
+    count = held_out_count(built, samples) if samples is not None else usual
     nlls = []
     for parent in parents:
         load_weights(parent.location.uri, built.model, Exact(parent.manifest.name), parent.weights)
-        nlls.append(measure_held_out(built, samples, f"step {parent.manifest.step}").nll)
+        nlls.append(measure_held_out(built, count, f"step {parent.manifest.step}").nll)
     built.model.load_state_dict(made)
-    return [*nlls, measure_held_out(built, samples, "their mean").nll], None
+    nlls.append(measure_held_out(built, count, "their mean").nll)
+    return Measured(tuple(nlls), count, recorded=count == usual)
