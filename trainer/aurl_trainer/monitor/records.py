@@ -101,7 +101,8 @@ class Resume:
     """What a generation went on from, by rank 0: the checkpoint of `step`, loaded in `seconds`.
 
     `manifest` is the digest of its manifest, `weights` one over the model's weights as they were loaded, and
-    `weights_match` whether each is what the manifest says; both None where no rank holds all of them. Its
+    `weights_match` whether each is what the manifest says; both None where the model is sharded, so that no
+    rank holds all of them: then the hash of each piece, checked while it was read, is all there is. Its
     bytes came, over all ranks, from the nodes' own disks, from peers and from the store; the store alone
     would have taken about `saved_seconds` longer.
     """

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from aurl_trainer.checkpoint.dcp import content
+from aurl_trainer.engine.resume.weights import Weights, examine
 from tests.unit.trainer.checkpoint.pool import RankPool
 from tests.unit.trainer.checkpoint.small import checkpointer, state
 
@@ -112,6 +113,31 @@ def test_fsdp_on_two_loads_on_two_on_one_on_three_and_under_ddp(
     assert load(0, 1, uri, "plain") == saved, "2 to 1"
     assert three.run(load, uri, "fsdp") == [saved] * 3, "2 to 3"
     assert two.run(load, uri, "ddp") == [saved] * 2, "FSDP2 to DDP"
+
+
+def certified(rank: int, world: int, uri: str, how: str) -> Weights:
+    """What the resume certificate says of the weights after a load."""
+    model, optimizer = build(9, how, world)
+    parts = state(model, optimizer)
+    opened = checkpointer(uri, rank, world).open(parts)
+    assert opened.restored is not None
+    return examine(parts["model"].capture(), opened.restored.manifest, "model")
+
+
+def test_a_certificate_of_sharded_weights_has_no_digest_and_one_of_whole_ones_does_not_depend_on_who_saved(
+    two: RankPool, tmp_path: Path
+) -> None:
+    by_two, by_one = f"file://{tmp_path}/two", f"file://{tmp_path}/one"
+    two.run(train_and_save, by_two, "fsdp")
+    assert two.run(certified, by_two, "fsdp") == [Weights(None)] * 2
+    whole = certified(0, 1, by_two, "plain")
+    assert whole.digest is not None and whole.problem is None
+    model, optimizer = build(9, "plain", 1)
+    checkpointer(by_two, 0, 1).open(state(model, optimizer))
+    saver = checkpointer(by_one)
+    saver.open({})
+    saver.save(2, state(model, optimizer), {})
+    assert certified(0, 1, by_one, "plain") == whole
 
 
 def test_one_loads_on_three_and_ddp_loads_under_fsdp(two: RankPool, three: RankPool, tmp_path: Path) -> None:

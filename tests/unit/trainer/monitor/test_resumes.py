@@ -13,9 +13,15 @@ from tests.unit.trainer.monitor.runs import RunDirectory, rehearsed
 DIGEST = "sha256:" + 64 * "a"
 
 
-def resume(run: RunDirectory, step: int, verdict: str | None = None, **certificate: Any) -> None:
+def resume(
+    run: RunDirectory,
+    step: int,
+    verdict: str | None = None,
+    digests: dict[str, Any] | None = None,
+    **certificate: Any,
+) -> None:
     name = f"v000001-s{step:08}-g000001-00000000"
-    digests = {"manifest": DIGEST, "weights": DIGEST, "weights_match": True}
+    digests = {"manifest": DIGEST, "weights": DIGEST, "weights_match": True, **(digests or {})}
     nearby = {"disk_bytes": 3_000_000, "peer_bytes": 2_000_000, "saved_seconds": 4.0}
     run.record("resume", step=step, checkpoint=name, seconds=1.5, **digests, **nearby)
     if verdict is not None:
@@ -65,6 +71,14 @@ def test_the_page_says_what_a_person_wants_to_know(tmp_path: Path) -> None:
     ):
         assert text in page, f"expected {text!r} on the page"
     assert page.count('<details class="certificate" open') == 1, "only what differs is unfolded"
+
+
+def test_of_sharded_weights_the_page_says_why_there_is_no_digest(tmp_path: Path) -> None:
+    run = rehearsed(tmp_path)
+    resume(run, 4, "equal", digests={"weights": None, "weights_match": None})
+    read = read_run(run.folder)
+    page = render(read, figures(read), [])
+    assert "no digest: the model is sharded, so no rank holds all of them" in page
 
 
 def test_what_no_ledger_has_is_an_incident_of_the_report_and_no_loss(tmp_path: Path) -> None:

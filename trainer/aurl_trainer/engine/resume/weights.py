@@ -19,26 +19,37 @@ from aurl_trainer.store.format.manifest import Manifest
 
 @dataclass(frozen=True)
 class Weights:
-    """A digest of all weights, and what is wrong with them. None: sharded, so that no rank has them all."""
+    """A digest of all weights, and what is wrong with them.
+
+    None: the model is sharded, and no rank has them all. The manifest's hashes are of the pieces that were
+    saved: no digest of wholes follows from them, and one over them would repeat the manifest's own.
+    """
 
     digest: str | None
     problem: str | None = None
 
 
 def examine(model: Mapping[str, torch.Tensor], manifest: Manifest, part: str) -> Weights:
-    """Hashes the tensors of `model`, by name, and compares each with the chunks saved as `part`.name."""
+    """Hashes the tensors of `model`, by name, and compares each with the chunks saved as `part`.name.
+
+    Equal weights have the same digest, whatever number of ranks has saved them.
+    """
     if any(isinstance(tensor, DTensor) for tensor in model.values()):
         return Weights(None)
     digest = hashlib.sha256()
     problem = None
     for name in sorted(model):
+        tensor = model[name].detach()
         saved = manifest.tensors.get(f"{part}.{name}")
+        whole: str | None = None
         for chunk in saved.chunks if saved is not None else ():
-            box = model[name].detach()
+            box = tensor
             for dim, (start, length) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
                 box = box.narrow(dim, start, length)
             found = hashlib.sha256(content(box)).hexdigest()
-            digest.update(f"{name} {chunk.offsets} {found}\n".encode())
+            whole = found if box.shape == tensor.shape else None
             if found != chunk.hash and problem is None:
                 problem = f"{name} as loaded is not what {manifest.name} holds"
+        whole = whole or hashlib.sha256(content(tensor)).hexdigest()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {whole}\n".encode())
     return Weights(f"sha256:{digest.hexdigest()}", problem)

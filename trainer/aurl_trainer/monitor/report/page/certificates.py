@@ -65,7 +65,7 @@ def _load(resume: Resumed) -> str:
 _WEIGHTS = {
     True: "as loaded, each what the manifest says",
     False: "as loaded, NOT what the manifest says",
-    None: "sharded: no rank holds all of them",
+    None: "no digest: the model is sharded, so no rank holds all of them; each piece was checked on loading",
 }
 
 
