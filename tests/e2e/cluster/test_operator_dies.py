@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.cluster.job import Job
 from tests.e2e.cluster.kube import evict, faults, get, kubectl, run, wait_for
-from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training
+from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_among
 
 pytestmark = pytest.mark.slow
 
@@ -34,16 +36,14 @@ def kill_leader() -> None:
     )
 
 
-def test_the_operator_is_killed_ten_times_while_the_job_loses_pods(
-    job: Job, undisturbed: Steps, tmp_path: Path
-) -> None:
-    job.apply()
-    job.wait_durable(40)
+@contextlib.contextmanager
+def leaders_are_killed(times: int, seed: int) -> Iterator[None]:
+    """Meanwhile the leading replica is killed so many times, every 3 to 12 s; waits for the last of them."""
     over = threading.Event()
 
     def killing() -> None:
-        chance = random.Random(12)
-        for _ in range(KILLS):
+        chance = random.Random(seed)
+        for _ in range(times):
             kill_leader()
             if over.wait(chance.uniform(3.0, 12.0)):
                 return
@@ -51,6 +51,19 @@ def test_the_operator_is_killed_ten_times_while_the_job_loses_pods(
     killer = threading.Thread(target=killing)
     killer.start()
     try:
+        yield
+        killer.join(180)
+    finally:
+        over.set()
+        killer.join(180)
+
+
+def test_the_operator_is_killed_ten_times_while_the_job_loses_pods(
+    job: Job, undisturbed: Steps, tmp_path: Path
+) -> None:
+    job.apply()
+    job.wait_durable(40)
+    with leaders_are_killed(KILLS, seed=12):
         losses = ("delete", "evict", "store")
         for n, loss in enumerate(losses, 1):
             role = "store" if loss == "store" else "node"
@@ -62,9 +75,6 @@ def test_the_operator_is_killed_ten_times_while_the_job_loses_pods(
                 kubectl("-n", job.namespace, "delete", "pod", name, "--wait=false")
             wait_for(f"loss {n} is booked", lambda n=n: _booked(job) >= n, 120)
             time.sleep(APART)
-    finally:
-        killer.join(180)
-        over.set()
     status = job.wait_phase("Succeeded", 600)
     assert _booked(job) == len(losses), f"expected each loss once, found {status['incidents']}"
     warnings = get("-n", job.namespace, "events", "--field-selector", "type=Warning")["items"]
@@ -74,7 +84,49 @@ def test_the_operator_is_killed_ten_times_while_the_job_loses_pods(
     nothing_remains(job)
 
 
-def test_the_leader_hands_over_under_load(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "mend"), [("drain", ""), ("kill", "start"), ("cut", "heal"), ("freeze", "thaw")]
+)
+def test_the_operator_is_killed_while_a_machine_is_lost(
+    job: Job, undisturbed: Steps, tmp_path: Path, fault: str, mend: str
+) -> None:
+    """Often the machine takes a replica of the operator along, or cuts off the one that leads."""
+    job.apply()
+    job.wait_durable(40)
+    job.on("node-2")
+    try:
+        with leaders_are_killed(KILLS, seed=4):
+            if fault == "drain":
+                kubectl("drain", "node-2", *DRAIN)
+            else:
+                faults("node", fault, "node-2")
+            wait_for("whole again on the rest, or done", lambda: _whole_elsewhere(job) or _done(job), 300)
+    finally:
+        if fault == "drain":
+            kubectl("uncordon", "node-2")
+        else:
+            faults("node", mend, "node-2")
+        wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
+    status = job.wait_phase("Succeeded", 600)
+    told_among(job, status, "preempted" if fault == "drain" else "node-lost", "store-lost", most=2)
+    the_same_training(job, undisturbed, tmp_path)
+    nothing_remains(job)
+
+
+DRAIN = ("--force", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s")
+READY = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+
+
+def _whole_elsewhere(job: Job) -> bool:
+    machines = [pod["spec"].get("nodeName") for pod in job.running()]
+    return len(machines) == 2 and "node-2" not in machines
+
+
+def _done(job: Job) -> bool:
+    return job.status().get("phase") == "Succeeded"
+
+
+def test_the_leader_hands_over_during_a_loss(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
     job.apply()
     job.wait_durable(40)
     before = leader()

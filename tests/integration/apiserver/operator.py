@@ -1,4 +1,4 @@
-"""The operator as a process of its own, for one namespace."""
+"""The operator as a process of its own, for one namespace or a list of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class OperatorProcess:
         metrics_port: int = 0,
         *,
         once: bool = False,
+        identity: str = "the-one-under-test",
     ) -> None:
-        """`stop_after`: it dies right after so many writes; with `once` only the first of its lives does."""
+        """`namespace`: its Lease is in the first of a comma list. `stop_after`: it dies right after so many
+        writes; with `once` only the first of its lives does. `identity`: another one for each replica."""
         self._env = {
             **os.environ,
             "AURL_NAMESPACES": namespace,
-            "AURL_LEASE_NAMESPACE": namespace,
-            "AURL_IDENTITY": "the-one-under-test",
+            "AURL_LEASE_NAMESPACE": namespace.partition(",")[0],
+            "AURL_IDENTITY": identity,
             "AURL_HEALTH_PORT": "0",
             "AURL_METRICS_PORT": str(metrics_port),
             "AURL_LOG_FORMAT": "text",
@@ -50,6 +52,13 @@ class OperatorProcess:
         if self._process is not None:
             self._process.terminate()
         self._thread.join(30)
+
+    def leaves(self) -> int | None:
+        """SIGTERM, as when its pod is replaced; returns its exit code, None if it does not end."""
+        assert self._process is not None
+        self._process.terminate()
+        self._thread.join(60)
+        return self._process.returncode
 
     @property
     def pid(self) -> int:

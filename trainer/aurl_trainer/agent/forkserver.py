@@ -92,12 +92,12 @@ def _born(between: int, agent: int, order: int, output: int, errors: int, reply:
 
 
 def _show_as(argv: Sequence[str]) -> None:
-    """Write over the memory that /proc/PID/cmdline shows, which is this process's own first arguments."""
+    """Write over the memory that /proc/PID/cmdline shows: as much as this process's own arguments take."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    start, end = int(fields[_ARG_START]), int(fields[_ARG_START + 1])
-    text = b"\0".join(os.fsencode(part) for part in argv)
-    if start > 0 and len(text) < end - start:
-        ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+    start, size = int(fields[_ARG_START]), int(fields[_ARG_START + 1]) - int(fields[_ARG_START])
+    text = b"\0".join(os.fsencode(part) for part in argv)[: size - 1]
+    if start > 0 and size > 0:
+        ctypes.memmove(start, text.ljust(size, b"\0"), size)
 
 
 def main(arguments: Sequence[str]) -> None:
