@@ -29,7 +29,7 @@ from aurl_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SETTINGS = Settings.from_environment()
+SETTINGS = Settings.or_exit()
 GONE = "DELETED"
 
 

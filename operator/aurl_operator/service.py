@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from aurl_operator.errors import AurlError, UsageError
+from aurl_operator.errors import UsageError
 from aurl_operator.metrics import REGISTRY
 from aurl_operator.settings import Settings
 
@@ -105,12 +105,7 @@ def set_up_logs(settings: Settings) -> None:
 
 def main() -> None:
     """Run the operator until SIGTERM."""
-    try:
-        settings = Settings.from_environment()
-    except AurlError as error:
-        print(f"aurl-operator: {error}", file=sys.stderr)
-        sys.exit(int(error.exit_code))
-    set_up_logs(settings)
+    set_up_logs(Settings.or_exit())
     import kopf
 
     from aurl_operator import app

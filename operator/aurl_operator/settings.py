@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -73,6 +74,15 @@ class Settings(BaseModel):
         if found.stop_after_calls is not None and not found.testing:
             raise UsageError("AURL_STOP_AFTER_CALLS is for tests: it needs AURL_TESTING=1")
         return found
+
+    @classmethod
+    def or_exit(cls) -> Settings:
+        """For programs: a mistake ends the process, with one line that names the variable."""
+        try:
+            return cls.from_environment()
+        except UsageError as error:
+            print(f"aurl-operator: {error}", file=sys.stderr)
+            sys.exit(int(error.exit_code))
 
     @property
     def machines(self) -> bool:

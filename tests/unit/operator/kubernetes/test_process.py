@@ -44,3 +44,21 @@ def test_a_start_that_fails_ends_the_process_in_one_line(tmp_path: Path, why: st
     assert told.startswith("cannot start: "), told
     assert ("KUBECONFIG" if why == "no cluster" else f"port {port}") in told
     assert done.returncode == (ExitCode.MISSING if why == "no cluster" else ExitCode.USAGE)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("-c", "from aurl_operator.service import main; main()"),
+        ("-m", "kopf", "run", "-m", "aurl_operator.app", "-A"),
+    ],
+    ids=["aurl-operator", "kopf run"],
+)
+def test_a_wrong_setting_ends_the_process_in_one_line(program: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, *program],
+        env={**os.environ, "AURL_WORKERS": "many"}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.stderr.startswith("aurl-operator: AURL_WORKERS='many': "), done.stderr
+    assert done.stderr.count("\n") == 1, f"expected one line, found {done.stderr}"
+    assert done.returncode == ExitCode.USAGE
