@@ -80,6 +80,11 @@ RANK_MODULES = "aurl_trainer.commands.train,aurl_trainer.commands.rank,aurl_trai
 """What the nodes of a training job preload."""
 
 
+def rank_name(local_rank: int | str) -> str:
+    """What the process of a rank that was forked is called, as /proc/PID/comm has it."""
+    return f"rank-{local_rank}"
+
+
 class ExitCode(IntEnum):
     """Exit codes of `aurl`, of agents and of ranks. docs/exit-codes.md is written from these lines."""
 

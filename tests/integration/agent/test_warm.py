@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -44,9 +43,7 @@ def test_a_rank_is_forked_and_looks_like_one_that_was_started(agents: Agents) ->
         # The kernel shows what a process was started with: that of the server, so nobody started it alone.
         assert rank.environ() == server.environ()
         assert os.getpgid(rank.pid) == os.getsid(rank.pid) == rank.pid
-        assert not [
-            fd for fd in Path(f"/proc/{rank.pid}/fd").iterdir() if "memfd:order" in str(fd.readlink())
-        ]
+    assert {rank.name() for rank in ranks} == {"rank-0", "rank-1"}
     assert "[rank 1]" in agents.log("worker-0"), "what a rank prints has its own prefix"
     agents.processes["worker-0"].send_signal(signal.SIGKILL)
     agents.waits("server and ranks die with the agent", lambda: not any(map(_alive, [server, *ranks])))
@@ -71,23 +68,50 @@ def test_a_server_that_was_killed_costs_time_only(agents: Agents) -> None:
     for name in ("worker-0", "worker-1"):
         agents.start(name, "1:2", "loop.py", "60")
     _world(agents, of=2, step=3)
-    _server(agents, "worker-0").kill()
+    server = _server(agents, "worker-0")
+    server.kill()
     agents.processes["worker-1"].send_signal(signal.SIGKILL)
     _world(agents, of=1, step=3)
     (rank,) = _below(agents, "worker-0", "loop")
     assert "AURL_ROUND" in rank.environ(), "started as any other process, with an environment of its own"
+    assert "the fork server has ended with -9" in agents.log("worker-0")
+    assert _server(agents, "worker-0").pid != server.pid, "the next world has another one"
     code, record = agents.ends("worker-0")
     assert code == 0, record
     agents.nothing_outlives()
 
 
-def test_imports_that_fail_are_the_ranks_to_report(agents: Agents) -> None:
-    agents.preload = "aurl_trainer.engine.survival.exits,not_there"
+def test_a_server_that_hangs_costs_time_only(agents: Agents) -> None:
+    agents.host_store()
+    for name in ("worker-0", "worker-1"):
+        agents.start(name, "1:2", "loop.py", "10000")
+    _world(agents, of=2, step=3)
+    server = _server(agents, "worker-0")
+    server.suspend()
+    agents.processes["worker-1"].send_signal(signal.SIGKILL)
+    _world(agents, of=1, step=3)
+    assert not _alive(server), "it must not make a rank later that nobody waits for"
+    assert len(_below(agents, "worker-0", "loop")) == 1
+
+
+WRONG = {
+    "import not_there\n": "No module named 'not_there'",
+    "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n": (
+        "imports have left 1 threads running"
+    ),
+    "import torch\ntorch.cuda._is_in_bad_fork = lambda: True\n": "an import has initialised CUDA",
+}
+
+
+@pytest.mark.parametrize("module", WRONG, ids=["missing", "thread", "CUDA"])
+def test_imports_after_which_nothing_may_be_forked(agents: Agents, module: str) -> None:
+    (agents.folder / "wrong_import.py").write_text(module)
+    agents.preload, agents.extra_path = "torch,wrong_import", agents.folder
     agents.start("worker-0", "1", "loop.py", "20")
     code, record = agents.ends("worker-0")
     assert code == 0, record
-    assert "No module named 'not_there'" in agents.log("worker-0")
-    assert "each rank imports for itself" in agents.log("worker-0")
+    assert WRONG[module] in agents.log("worker-0")
+    assert "the fork server has ended with 1: each rank imports for itself" in agents.log("worker-0")
 
 
 def test_a_notice_is_heard_while_imports_go_on(agents: Agents) -> None:

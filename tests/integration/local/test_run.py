@@ -11,6 +11,7 @@ import yaml
 
 from aurl_operator.backends.local.rundir import read_ledger
 from aurl_trainer.contract import ExitCode
+from bench.chaos.job import job, write_music
 from tests.integration.local.conftest import Place, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
@@ -125,6 +126,16 @@ def test_a_missing_script_is_found_before_anything_is_made(place: Place) -> None
     output = place.aurl("run", "job.yaml", code=ExitCode.MISSING)
     assert output.startswith("error: spec.command: nowhere.py: no such file in ")
     assert not Path(place.folder / "runs").exists()
+
+
+def test_a_rank_of_a_training_job_is_found_and_killed(place: Place) -> None:
+    """Such a rank is forked, and shows the environment of the process that it was forked from."""
+    job(place.folder, write_music(place.folder / "music", 6), nodes=1, steps=40)
+    output = place.aurl("rehearse", "job.yaml", "--kill-rank", "worker-0/0@step:5", "--json", code=0)
+    (row,) = json.loads(output[output.index("[\n {") :])
+    assert row["cause"] == "crash", row
+    assert "SIGKILL" in next(e.message for e in read_ledger(place.run_dir) if e.cause == "crash")
+    place.assert_nothing_left("a rehearsal")
 
 
 def test_a_killed_rank_is_a_crash_and_a_frozen_machine_is_lost(place: Place) -> None:

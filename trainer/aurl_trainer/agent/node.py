@@ -48,6 +48,7 @@ from aurl_trainer.agent.pulse import News, Pulse
 from aurl_trainer.agent.quarrel import Quarrel
 from aurl_trainer.agent.ranks import Ranks
 from aurl_trainer.agent.rendezvous import Noticed, Rendezvous
+from aurl_trainer.agent.warm import Warm
 from aurl_trainer.contract import Cause, Env, ExitCode, Phase, Termination
 
 
@@ -122,6 +123,7 @@ class Node(Ranks):
             result = None
             while result is None:
                 try:
+                    self._import()
                     if self._pulse.look_barred():
                         return ending(Cause.PREEMPTED, BARRED)
                     self._form()
@@ -149,15 +151,21 @@ class Node(Ranks):
             return agent_failed(error)
 
     def _prepare(self) -> None:
-        """Before it asks for a place: the music, if others train already, and all imports. Raises Noticed."""
+        """Prepare while others train; where nobody does there is nothing to gain. Raises Noticed."""
         command = self._settings.preparation
         if command and self._rendezvous_handler.formed():
             self._say("others have formed a world: prepares before it joins")
             self._say(prepare(command, self._settings.limits[Phase.LOAD], self._notice.is_set))
-        if self.warm is not None:
-            failed = self.warm.wait(self._settings.limits[Phase.START], self._notice.is_set)
-            if failed is not None:
-                self._say(f"{failed}: each rank imports for itself")
+
+    def _import(self) -> None:
+        """Before it asks for a place: what ranks need is imported. Raises Noticed."""
+        if self.warm is None:
+            return
+        failed = self.warm.wait(self._settings.limits[Phase.START], self._notice.is_set)
+        if failed is not None:
+            self._say(f"{failed}: each rank imports for itself")
+            # Another one would fail as this one did, unless it had been ready: then it serves the next world.
+            self.warm = Warm(self._settings.preload) if self.warm.served else None
 
     # -- one world
 

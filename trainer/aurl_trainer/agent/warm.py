@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,9 +25,13 @@ from torch.distributed.elastic.multiprocessing.subprocess_handler import Subproc
 from aurl_trainer.agent.forkserver import Order
 from aurl_trainer.agent.processes import bound, program_of
 from aurl_trainer.agent.rendezvous import Noticed
+from aurl_trainer.contract import ExitCode
 
-_FORK_SECONDS = 30.0
+_FORK_SECONDS = 10.0
 """A fork takes milliseconds; after this long the server counts as stuck."""
+
+_END_SECONDS = 5.0
+"""How long a server that has ended, or was killed, may take to be gone."""
 
 _HANDLERS = "get_subprocess_handler"
 """What torch calls for each rank to start."""
@@ -38,71 +43,86 @@ class Forked:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self._collecting = threading.Lock()
 
     def poll(self) -> int | None:
         """The exit code, a signal's number negative; None while it runs."""
-        return self._collect(os.WNOHANG)
+        with self._collecting:
+            if self.returncode is None:
+                try:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                except ChildProcessError:
+                    self.returncode = int(ExitCode.CRASH)  # nobody can tell, so it is no success
+                else:
+                    self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+            return self.returncode
+
+    def kill(self) -> None:
+        """SIGKILL, and wait a while for the end."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(_END_SECONDS)
 
     def wait(self, timeout: float | None = None) -> int:
         """See subprocess.Popen. Raises subprocess.TimeoutExpired."""
-        if timeout is None:
-            code = self._collect(0)
-        else:
-            end = time.monotonic() + timeout
-            while (code := self.poll()) is None:
-                if time.monotonic() >= end:
-                    raise subprocess.TimeoutExpired(f"rank {self.pid}", timeout)
-                time.sleep(0.01)
-        assert code is not None
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end is not None and time.monotonic() >= end:
+                raise subprocess.TimeoutExpired(f"rank {self.pid}", timeout or 0.0)
+            time.sleep(0.01)
         return code
-
-    def _collect(self, options: int) -> int | None:
-        if self.returncode is None:
-            try:
-                pid, status = os.waitpid(self.pid, options)
-            except ChildProcessError:
-                # As subprocess does: somebody else has collected it, so nobody can tell.
-                self.returncode = 0
-                return self.returncode
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
 
 
 class Warm:
     """The fork server of this agent, which imports `modules` beside whatever else goes on."""
 
     def __init__(self, modules: Sequence[str]) -> None:
-        self._channel, theirs = socket.socketpair()
-        command = [sys.executable, "-u", "-m", "aurl_trainer.agent.forkserver"]
-        command += [str(theirs.fileno()), str(os.getpid()), *modules]
-        self._process = subprocess.Popen(
-            bound(command), stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[theirs.fileno()]
-        )
-        theirs.close()
+        self.served = False
+        """Whether it has ever been ready: if so, another one would be, too."""
         self._ready = False
+        self._failed: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._channel, theirs = socket.socketpair()
+            with theirs:
+                command = [sys.executable, "-u", "-m", "aurl_trainer.agent.forkserver"]
+                command += [str(theirs.fileno()), str(os.getpid()), *modules]
+                self._process = subprocess.Popen(
+                    bound(command),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()],
+                )
+        except OSError as error:
+            self._failed = f"the fork server could not be started: {error}"
 
     @property
     def pid(self) -> int | None:
         """Of the server; None once it has ended."""
-        return self._process.pid if self._process.poll() is None else None
+        if self._process is None or self._process.poll() is not None:
+            return None
+        return self._process.pid
 
     def wait(self, limit: float, noticed: Callable[[], bool]) -> str | None:
         """Until all is imported. Returns what went wrong instead, if it did. Raises Noticed."""
         started = time.monotonic()
-        while not self._ready:
+        while self._process is not None and self.pid is not None:
+            if self._ready:
+                return None
             if noticed():
                 raise Noticed
-            if self._process.poll() is not None:
-                return f"the fork server has ended with {self._process.returncode}"
             if time.monotonic() - started > limit:
-                self._stop()
-                return f"the fork server did not import in {limit:.0f} s"
-            if select.select([self._channel], [], [], 0.1)[0]:
-                self._ready = bool(self._channel.recv(1))
+                self._stop(f"the fork server did not import in {limit:.0f} s")
+            elif select.select([self._channel], [], [], 0.1)[0]:
+                self.served = self._ready = bool(self._channel.recv(1))
                 if not self._ready:
-                    self._stop()
-        return None
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._process.wait(_END_SECONDS)
+        self._ready = False
+        if self._failed is None and self._process is not None:
+            self._failed = f"the fork server has ended with {self._process.returncode}"
+        return self._failed
 
     @contextlib.contextmanager
     def starts_ranks(self) -> Iterator[None]:
@@ -128,31 +148,27 @@ class Warm:
         if program is None or tuple(program[:3]) != (sys.executable, "-u", "-m") or not self._ready:
             return None
         order = Order(program[3], program[4:], program, env)
-        paper = os.memfd_create("order")
-        ours, theirs = os.pipe()
+        made: Forked | None = None
         try:
-            os.write(paper, order.to_json())
-            os.lseek(paper, 0, os.SEEK_SET)
-            out = 1 if output is None else output.fileno()
-            err = 2 if errors is None else errors.fileno()
-            socket.send_fds(self._channel, [b"?"], [paper, out, err, theirs])
-            os.close(theirs)
-            theirs = -1
-            answered = select.select([ours], [], [], _FORK_SECONDS)[0]
-            pid = os.read(ours, 32) if answered else b""
-        except OSError:
-            pid = b""
-        finally:
-            for fd in (paper, ours, theirs):
-                if fd >= 0:
-                    os.close(fd)
-        if not pid:
-            self._stop()
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    out = 1 if output is None else output.fileno()
+                    err = 2 if errors is None else errors.fileno()
+                    socket.send_fds(self._channel, [b"?"], [theirs.fileno(), out, err])
+                ours.settimeout(_FORK_SECONDS)
+                made = Forked(int(ours.recv(32)))
+                ours.sendall(order.to_json())
+                return made
+        except (OSError, ValueError):  # nothing came, or its end
+            if made is not None:
+                made.kill()
+            self._stop("the fork server did not answer")
             return None
-        return Forked(int(pid))
 
-    def _stop(self) -> None:
-        self._ready = False
-        with contextlib.suppress(ProcessLookupError):
+    def _stop(self, why: str) -> None:
+        self._failed, self._ready = why, False
+        if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_SECONDS)  # in uninterruptible sleep it outlasts even SIGKILL

@@ -22,7 +22,7 @@ from aurl_operator.backends.local.process.kernel import adopt_orphans, die_with_
 from aurl_operator.backends.local.process.sweep import SUPERVISOR, kill_marked, marked
 from aurl_operator.errors import MissingError
 from aurl_operator.launch.command import Command
-from aurl_trainer.contract import Env
+from aurl_trainer.contract import Env, rank_name
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class Processes:
         for process in self.members(uid):
             try:
                 mine = agent is not None and process.ppid() == agent.process.pid
-                if mine and process.environ().get("LOCAL_RANK") == str(local_rank):
+                named = process.name() == rank_name(local_rank)  # a forked one shows the server's environment
+                if mine and (named or process.environ().get("LOCAL_RANK") == str(local_rank)):
                     process.send_signal(number)
                     return True
             except (psutil.Error, OSError):
