@@ -6,6 +6,7 @@ Not here: how it is prepared (the room `data/`).
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +16,13 @@ import typer
 
 from aurl_trainer.config.document import Document, Place
 from aurl_trainer.config.experiment import Experiment, given, load_config, resolve
+from aurl_trainer.contract import Env
 from aurl_trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from aurl_trainer.data.dataset import Split
     from aurl_trainer.data.prepared import PreparedData
+    from aurl_trainer.store.music import SharedMusic
 
 _SHOWN = 10
 """Rejected files that are listed without --json."""
@@ -54,12 +57,24 @@ def prepare(
     from aurl_trainer.data.prepared import prepare as prepare_data
 
     began = time.monotonic()
-    prepared = prepare_data(experiment.data, experiment.seed, progress=not as_json)
+    prepared = prepare_data(
+        experiment.data, experiment.seed, progress=not as_json, shared=shared_music(experiment)
+    )
     summary = _summary(experiment, prepared, time.monotonic() - began)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
         typer.echo("\n".join(_lines(summary)))
+
+
+def shared_music(experiment: Experiment) -> SharedMusic | None:
+    """In a pod: where its run's nodes leave prepared music for each other."""
+    if os.environ.get(Env.UPLOAD) != "1" or experiment.checkpoint.uri is None:
+        return None
+    from aurl_trainer.store.location.place import Location
+    from aurl_trainer.store.music import SharedMusic
+
+    return SharedMusic(Location(experiment.checkpoint.uri))
 
 
 def _experiment(config: str) -> Experiment:

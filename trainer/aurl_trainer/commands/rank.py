@@ -18,6 +18,7 @@ import torch._dynamo  # the first optimizer step would import it
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.initial import Initialised, load_initial
+from aurl_trainer.commands.prepare import shared_music
 from aurl_trainer.config.experiment import Experiment, given, load_config
 from aurl_trainer.config.reference import Reference
 from aurl_trainer.contract import Env, Phase, RunFile
@@ -54,7 +55,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
     beats.phase(Phase.LOAD, 0)
-    prepared = prepare(experiment.data, experiment.seed)
+    prepared = prepare(experiment.data, experiment.seed, shared=shared_music(experiment))
     training, validation = LazyMidiDataset(prepared, "train"), LazyMidiDataset(prepared, "validation")
     world = World.join(experiment.engine.device)
     seed_all(experiment.seed, "weights")

@@ -26,6 +26,7 @@ from aurl_trainer.errors import DataError
 
 if TYPE_CHECKING:
     from aurl_trainer.data.tokenizer import PieceTokenizer
+    from aurl_trainer.store.music import SharedMusic
 
 FORMAT = 1
 """Raised when the same inputs become other files."""
@@ -171,12 +172,15 @@ def data_key(config: DataConfig, seed: int, listing: Listing) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def prepare(config: DataConfig, seed: int, progress: bool = False) -> PreparedData:
-    """The prepared data of this configuration: opened if the cache has it, else built.
+def prepare(
+    config: DataConfig, seed: int, progress: bool = False, shared: SharedMusic | None = None
+) -> PreparedData:
+    """The prepared data of this configuration: opened if the cache has it, else fetched or built.
 
     However many processes ask at once, on one machine or over a shared file system, one builds and the
     others wait; a build that is cut off leaves nothing that could be taken for data. `progress` shows bars
-    on a terminal's standard error.
+    on a terminal's standard error. From `shared` it is fetched if another node has left it there, and there
+    it is left.
 
     Raises DataError if the music cannot be used, MissingError if a package is not there.
     """
@@ -193,11 +197,15 @@ def prepare(config: DataConfig, seed: int, progress: bool = False) -> PreparedDa
     if prepared is None:
         with FileLock(cache / "locks" / f"{key}.lock"):
             prepared = open_prepared(folder, config)
+            if prepared is None and shared is not None and shared.fetch(key, folder):
+                prepared = open_prepared(folder, config)
             if prepared is None:
                 from aurl_trainer.data.build import build  # and with it MidiTok, which opening does not need
 
                 try:
                     build(config, seed, listing, key, folder, progress)
+                    if shared is not None:
+                        shared.publish(key, folder)
                 except OSError as error:
                     raise DataError(
                         f"data.cache: {error.filename or cache} cannot be written: {error.strerror or error}"

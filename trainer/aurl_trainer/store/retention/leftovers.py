@@ -21,11 +21,12 @@ from aurl_trainer.store.format.names import (
 )
 from aurl_trainer.store.location.disk import whole_name
 from aurl_trainer.store.location.place import PROBES, Location
+from aurl_trainer.store.music import MUSIC
 from aurl_trainer.store.presence import PRESENCE
 
 FOLDERS = (
     MANIFESTS, TAGS, PACKS, ASIDE, REMOVALS, INDEX, GENERATIONS,
-    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES, PRESENCE, PROBES,
+    RunFile.RECORDS, RunFile.LOGS, RunFile.SAMPLES, MUSIC, PRESENCE, PROBES,
 )  # fmt: skip
 """All that a run writes below its URL. Manifests first: who removes them in this order leaves readers whole
 checkpoints, or none."""
