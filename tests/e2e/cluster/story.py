@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from aurl_trainer.monitor.records import read_records
 from tests.e2e.cluster.job import STEPS, Job, nothing_left
 from tests.e2e.cluster.kube import get, wait_for
 
@@ -29,18 +28,6 @@ def the_same_training(job: Job, undisturbed: Steps, folder: Path) -> None:
             f"step {step}: expected samples {sorted(expected_ids)}, found {sorted(ids)}"
         )
         assert abs(loss - expected_loss) < 1e-3, f"step {step}: expected loss {expected_loss}, found {loss}"
-
-
-def trained_on_alone(folder: Path) -> None:
-    """The node that was left did not wait while the other's replacement started and prepared its music.
-
-    `folder`: where `the_same_training` has put the records.
-    """
-    records = folder / "records"
-    worlds = {record["generation"]: record["world"] for record in read_records(records, ("start",))}
-    audits = read_records(records, ("audit",))
-    alone = {record["step"] for record in audits if worlds.get(record["generation"]) == 1}
-    assert len(alone) > 5, f"expected the node that was left to train on, found steps {sorted(alone)} alone"
 
 
 def told_once(job: Job, status: dict[str, Any], *causes: str) -> dict[str, Any]:

@@ -10,14 +10,7 @@ from kubernetes import client
 
 from tests.e2e.cluster.job import Job, figure
 from tests.e2e.cluster.kube import evict, faults, kubectl, wait_for
-from tests.e2e.cluster.story import (
-    Steps,
-    nothing_remains,
-    the_same_training,
-    told_among,
-    told_once,
-    trained_on_alone,
-)
+from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_among, told_once
 from tests.integration.apiserver.client import api_client
 
 MIDDLE = 60
@@ -45,7 +38,6 @@ def test_a_pod_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
     pod = job.running()[-1]["metadata"]["name"]
     kubectl("-n", job.namespace, "delete", "pod", pod, "--wait=false")
     incident = ended_as_if_undisturbed(job, undisturbed, tmp_path, "deleted")
-    trained_on_alone(tmp_path)
     figure("pod deleted to next step", seconds=float(str(incident["recoverySeconds"])))
 
 
