@@ -31,6 +31,14 @@ def _world(agents: Agents, *, of: int, step: int) -> None:
             agents.reaches(name, step, world=of)
 
 
+def _two_train(agents: Agents, steps: str) -> None:
+    """Two nodes at work, of which one may go."""
+    agents.host_store()
+    for name in ("worker-0", "worker-1"):
+        agents.start(name, "1:2", "loop.py", steps)
+    _world(agents, of=2, step=3)
+
+
 def test_a_rank_is_forked_and_looks_like_one_that_was_started(agents: Agents) -> None:
     agents.start("worker-0", "1", "loop.py", "10000", procs=2)
     agents.reaches("worker-0", 3, world=2)
@@ -51,10 +59,7 @@ def test_a_rank_is_forked_and_looks_like_one_that_was_started(agents: Agents) ->
 
 
 def test_those_that_are_left_get_new_ranks_of_the_same_server(agents: Agents) -> None:
-    agents.host_store()
-    for name in ("worker-0", "worker-1"):
-        agents.start(name, "1:2", "loop.py", "10000")
-    _world(agents, of=2, step=3)
+    _two_train(agents, "10000")
     server, (before,) = _server(agents, "worker-0"), _below(agents, "worker-0", "loop")
     agents.processes["worker-1"].send_signal(signal.SIGKILL)
     _world(agents, of=1, step=3)
@@ -64,10 +69,7 @@ def test_those_that_are_left_get_new_ranks_of_the_same_server(agents: Agents) ->
 
 
 def test_a_server_that_was_killed_costs_time_only(agents: Agents) -> None:
-    agents.host_store()
-    for name in ("worker-0", "worker-1"):
-        agents.start(name, "1:2", "loop.py", "60")
-    _world(agents, of=2, step=3)
+    _two_train(agents, "60")
     server = _server(agents, "worker-0")
     server.kill()
     agents.processes["worker-1"].send_signal(signal.SIGKILL)
@@ -82,10 +84,7 @@ def test_a_server_that_was_killed_costs_time_only(agents: Agents) -> None:
 
 
 def test_a_server_that_hangs_costs_time_only(agents: Agents) -> None:
-    agents.host_store()
-    for name in ("worker-0", "worker-1"):
-        agents.start(name, "1:2", "loop.py", "10000")
-    _world(agents, of=2, step=3)
+    _two_train(agents, "10000")
     server = _server(agents, "worker-0")
     server.suspend()
     agents.processes["worker-1"].send_signal(signal.SIGKILL)

@@ -34,6 +34,7 @@ class SharedMusic:
 
     def fetch(self, key: str, folder: Path) -> bool:
         """Make `folder` of what is there, whole or not at all. Returns whether it did."""
+        # Named as a build's own, which removes what one that was killed has left.
         part = folder.with_name(f".building-{folder.name}-{os.getpid()}")
         try:
             for listing in self._listings(key):
