@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +22,8 @@ from aurl_operator.core.observed import Role
 from aurl_trainer.contract import Cause, LedgerEntry
 
 VERSION = 1
+"""Raised when a field is taken away, changes its meaning, or is added to a record inside. A new field of
+`Memory` itself is kept by an operator that does not know it yet."""
 
 
 class MemoryFormatError(ValueError):
@@ -198,11 +201,13 @@ class Memory:
     outcome: Outcome | None = None
     outbox: tuple[LedgerEntry, ...] = ()
     """Ledger entries of the last reconcile: see plan.py for when they are written."""
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """What another operator of this version remembers and we do not know."""
 
     def to_json(self) -> str:
         """One line of JSON."""
-        values = _adapter().dump_python(self, mode="json", exclude_defaults=True)
-        return json.dumps({**values, "version": self.version})
+        values = _adapter().dump_python(self, mode="json", exclude_defaults=True, exclude={"others"})
+        return json.dumps({**self.others, **values, "version": self.version})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Memory:
@@ -215,11 +220,15 @@ class Memory:
         if isinstance(version, int) and version > VERSION:
             raise NewerMemoryError(f"memory version {version} was written by a newer Aurl; upgrade to go on")
         try:
-            return _adapter().validate_python(raw)
+            known = _adapter().validate_python(raw)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(p) for p in first["loc"])
             raise MemoryFormatError(f"memory is damaged: {place}: {first['msg']}") from None
+        return replace(known, others={key: value for key, value in raw.items() if key not in _KNOWN})
+
+
+_KNOWN = frozenset(f.name for f in fields(Memory)) - {"others"}
 
 
 @functools.cache

@@ -30,5 +30,9 @@ def test_a_newer_memory_is_refused_and_says_what_to_do() -> None:
         Memory.from_json(json.dumps({"version": VERSION + 1, "live": 3}))
 
 
-def test_fields_of_a_newer_memory_of_this_version_are_passed_over() -> None:
-    assert Memory.from_json('{"version": 1, "round": 3, "mood": "good"}') == Memory(round=3)
+def test_what_another_operator_of_this_version_remembers_outlives_a_look_of_ours() -> None:
+    desk = Desk(make_job())
+    desk.memory = Memory.from_json('{"version": 1, "round": 3, "mood": {"now": "good"}}')
+    assert desk.memory.round == 3
+    kept = json.loads(desk.look().memory.to_json())
+    assert kept["mood"] == {"now": "good"}, f"expected it to stay, found {kept}"
