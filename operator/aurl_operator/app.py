@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
 from typing import Any, NoReturn
 
@@ -61,11 +62,15 @@ def _plain(settings: kopf.OperatorSettings) -> None:
 
 
 async def _begin(memo: kopf.Memo) -> None:
-    memo.api = api = await Api.connect(counted=metrics.counted, stop_after=SETTINGS.stop_after_calls)
-    memo.runtime = runtime = Runtime(api, SETTINGS)
-    memo.servers = await servers(SETTINGS, runtime)
-    namespace = SETTINGS.lease_namespace or os.environ.get("POD_NAMESPACE") or api.namespace
-    memo.lease = Lease(api, namespace, SETTINGS.lease_name, SETTINGS.identity)
+    # Under `kopf run` nobody has asked which namespaces can be served.
+    settings: Settings = memo.get("settings", SETTINGS)
+    memo.api = api = await Api.connect(counted=metrics.counted, stop_after=settings.stop_after_calls)
+    memo.runtime = runtime = Runtime(
+        api, settings, memo.get("left", ()), lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    memo.servers = await servers(settings, runtime)
+    namespace = settings.lease_namespace or os.environ.get("POD_NAMESPACE") or api.namespace
+    memo.lease = Lease(api, namespace, settings.lease_name, settings.identity)
     await memo.lease.acquire()
     metrics.LEADER.set(1)
     memo.holding = asyncio.create_task(_hold(memo.lease))

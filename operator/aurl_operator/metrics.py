@@ -32,6 +32,11 @@ RECONCILE = Histogram(
     registry=REGISTRY,
 )
 CALLS = Counter("aurl_api_calls", "Calls to the API server.", ["verb", "code", "resource"], registry=REGISTRY)
+NOT_SERVED = Gauge(
+    "aurl_namespaces_not_served",
+    "Namespaces of the list without the rights to serve them.",
+    registry=REGISTRY,
+)
 LEADER = Gauge("aurl_leader", "1 while this replica works.", registry=REGISTRY)
 
 

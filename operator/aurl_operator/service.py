@@ -5,6 +5,7 @@ Not here: what the operator does (app.py, backends/kubernetes).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from aurl_operator.errors import UsageError
+from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.namespaces import Namespaces, divided
+from aurl_operator.errors import AurlError, UsageError
 from aurl_operator.metrics import REGISTRY
 from aurl_operator.settings import Settings
 
@@ -110,10 +113,23 @@ def main() -> None:
 
     from aurl_operator import app
 
-    namespaces = list(app.SETTINGS.namespaces)
+    settings = app.SETTINGS
+    try:
+        found = asyncio.run(_namespaces(settings))
+    except AurlError as error:
+        logging.getLogger(__name__).error("cannot start: %s", error)
+        sys.exit(int(error.exit_code))
     kopf.run(
         registry=kopf.get_default_registry(),
         standalone=True,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
+        clusterwide=not settings.namespaces,
+        namespaces=found.served,
+        memo=kopf.Memo(settings=settings.model_copy(update={"namespaces": found.served}), left=found.left),
     )
+
+
+async def _namespaces(settings: Settings) -> Namespaces:
+    if not settings.namespaces:
+        return Namespaces()
+    async with await Api.connect() as api:
+        return await divided(api, settings.namespaces)

@@ -22,9 +22,12 @@ class OperatorProcess:
         *,
         once: bool = False,
         identity: str = "the-one-under-test",
+        kubeconfig: Path | None = None,
+        restarts: bool = False,
     ) -> None:
         """`namespace`: its Lease is in the first of a comma list. `stop_after`: it dies right after so many
-        writes; with `once` only the first of its lives does. `identity`: another one for each replica."""
+        writes; with `once` only the first of its lives does. `identity`: another one for each replica.
+        `kubeconfig`: who it is, else ourselves. `restarts`: started again however it ends, as a pod's."""
         self._env = {
             **os.environ,
             "AURL_NAMESPACES": namespace,
@@ -36,7 +39,10 @@ class OperatorProcess:
         }
         if stop_after is not None:
             self._env |= {"AURL_TESTING": "1", "AURL_STOP_AFTER_CALLS": str(stop_after)}
+        if kubeconfig is not None:
+            self._env["KUBECONFIG"] = str(kubeconfig)
         self._once = once
+        self._restarts = restarts
         self._log = log
         self.kills = 0
         self._over = threading.Event()
@@ -67,7 +73,7 @@ class OperatorProcess:
 
     @property
     def log(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     def _run(self) -> None:
         argv = [str(Path(sys.executable).parent / "aurl-operator")]
@@ -79,5 +85,7 @@ class OperatorProcess:
                 self.kills += 1
                 if self._once:
                     self._env.pop("AURL_STOP_AFTER_CALLS", None)
-            elif not self._over.is_set():
+            elif not self._restarts:
                 return
+            else:
+                self._over.wait(1.0)

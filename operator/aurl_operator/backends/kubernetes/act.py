@@ -17,10 +17,11 @@ from aurl_operator.backends.kubernetes.client.api import Api, Json
 from aurl_operator.backends.kubernetes.client.errors import (
     ApiError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     UnavailableError,
 )
-from aurl_operator.backends.kubernetes.events import event
+from aurl_operator.backends.kubernetes.events import denial, event
 from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.observe.refusal import refusal
 from aurl_operator.core.observed import Refusal, Role, Waiting, WaitingReason
@@ -100,7 +101,22 @@ class Hands:
             await self._api.get(path)
         except NotFoundError:
             return False
+        except ForbiddenError as error:
+            # Writing it twice is one Event all the same.
+            log.warning("events cannot be looked up: %s", error.message)
+            return False
         return True
+
+    async def denied(self, entry: Entry, error: ForbiddenError) -> None:
+        """Tells of a right that is missing: in the log, and once as an Event of the job."""
+        metadata = entry.job["metadata"]
+        key = f"{metadata['namespace']}/{metadata['name']}"
+        log.warning("%s: %s", key, error.message, extra={"job": key})
+        if error.right in entry.denied:
+            return
+        entry.denied.add(error.right)
+        with contextlib.suppress(ApiError):
+            await self._api.create(paths.events(metadata["namespace"]), denial(entry, error.right))
 
     async def finalizer(self, entry: Entry, *, wanted: bool) -> bool:
         """Puts our finalizer on the job, or takes it off: whether that had to be done.

@@ -63,6 +63,8 @@ class Entry:
     """What its pods have been told to wait for together, as it was applied last."""
     untold: list[LedgerEntry] = field(default_factory=list)
     """What is in the status, and has still to become an Event, oldest first."""
+    denied: set[str] = field(default_factory=set)
+    """Rights that the operator lacks for this job, in the API server's words, and has told of."""
     tidied: bool = False
     """They are gone again, since the job has ended and nothing is to be left."""
 

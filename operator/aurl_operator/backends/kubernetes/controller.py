@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import time
+from http import HTTPStatus
 from typing import Any
 
 from aurl_operator import metrics
@@ -22,7 +23,12 @@ from aurl_operator.backends.kubernetes.act import Hands
 from aurl_operator.backends.kubernetes.cache import Cache, Entry
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
-from aurl_operator.backends.kubernetes.client.errors import ApiError, ConflictError, NotFoundError
+from aurl_operator.backends.kubernetes.client.errors import (
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+)
 from aurl_operator.backends.kubernetes.difference import difference
 from aurl_operator.backends.kubernetes.events import told
 from aurl_operator.backends.kubernetes.look import observed, wakes
@@ -47,6 +53,9 @@ change of its pods, and writes are what a burst of jobs waits for."""
 
 AGAIN_SECONDS = 5.0
 """After trouble with the API server, before the next try."""
+
+FORBIDDEN_SECONDS = 30.0
+"""After a refusal that somebody must mend, before the next try."""
 
 RESYNC_SECONDS = 600.0
 """Every job is looked at so often, whatever happened or did not."""
@@ -75,6 +84,8 @@ class Controller:
                 await self._refresh(key)
             except NotFoundError:
                 await self._refresh(key)
+            except ForbiddenError as error:
+                await self._denied(key, error)
             except ApiError as error:
                 log.warning("%s/%s: %s", *key, error.message, extra={"job": "/".join(key)})
                 self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
@@ -102,7 +113,8 @@ class Controller:
         # What a predecessor wrote down and may not have told any more, or the API server did not take.
         await self._hands.tell(entry, check=True)
         now = time.time()
-        await mounts.ask(self._api, entry, now)
+        if (refused := await mounts.ask(self._api, entry, now)) is not None:
+            await self._hands.denied(entry, refused)
         plan = reconcile(observed(entry, self._cache, entry.memory, now))
         if (gathering := _gathers(entry, plan, now)) is not None:
             return gathering
@@ -211,11 +223,23 @@ class Controller:
             if entry is not None:
                 self._cache.drop_job(entry.job)
             return
-        except ApiError:
+        except ForbiddenError as error:
+            await self._denied(key, error)
+            return
+        except ApiError as error:
+            log.warning("%s/%s: %s", *key, error.message, extra={"job": "/".join(key)})
             self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
             return
         self._cache.renew_job(job)
         self._queue.add(key)
+
+    async def _denied(self, key: Key, error: ForbiddenError) -> None:
+        """The operator lacks a right, or its token has run out."""
+        entry = self._cache.entries.get(key)
+        if entry is not None:
+            await self._hands.denied(entry, error)
+        after = FORBIDDEN_SECONDS if error.status == HTTPStatus.FORBIDDEN else AGAIN_SECONDS
+        self._queue.add_at(key, time.monotonic() + after)
 
     def _report(self, key: Key, entry: Entry, plan: Plan) -> None:
         for item in plan.ledger:

@@ -6,6 +6,7 @@ An Event's name follows from the entry, so writing it twice is one Event. Not he
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import Any
 
 from aurl_operator.api import names
@@ -27,10 +28,21 @@ def told(entry: LedgerEntry) -> bool:
 
 def event(job: Entry, entry: LedgerEntry) -> dict[str, Any]:
     """The Event of a ledger entry."""
+    kind = "Warning" if _bad(entry) else "Normal"
+    return _event(job, f"{entry.kind}/{entry.id}", kind, _reason(entry), _message(entry), entry.at)
+
+
+def denial(job: Entry, right: str) -> dict[str, Any]:
+    """The Event of a right that the operator lacks for this job, in the API server's words."""
+    text = f"the operator waits for a right that it needs (docs/security.md): {right}"
+    return _event(job, f"forbidden/{right}", "Warning", "Forbidden", text[:MESSAGE_BYTES], time.time())
+
+
+def _event(job: Entry, key: str, kind: str, reason: str, message: str, at: float) -> dict[str, Any]:
+    """`key`: what the Event's name follows from, within its job."""
     metadata = job.job["metadata"]
-    text = f"{job.uid}/{entry.kind}/{entry.id}"
-    name = f"{metadata['name'][:200]}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    at = rfc3339(entry.at)
+    name = f"{metadata['name'][:200]}.{hashlib.sha256(f'{job.uid}/{key}'.encode()).hexdigest()[:16]}"
+    told_at = rfc3339(at)
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -46,13 +58,13 @@ def event(job: Entry, entry: LedgerEntry) -> dict[str, Any]:
             "namespace": metadata["namespace"],
             "uid": job.uid,
         },
-        "type": "Warning" if _bad(entry) else "Normal",
-        "reason": _reason(entry),
-        "message": _message(entry),
+        "type": kind,
+        "reason": reason,
+        "message": message,
         "source": {"component": names.FIELD_MANAGER},
         "reportingComponent": names.FIELD_MANAGER,
-        "firstTimestamp": at,
-        "lastTimestamp": at,
+        "firstTimestamp": told_at,
+        "lastTimestamp": told_at,
         "count": 1,
     }
 

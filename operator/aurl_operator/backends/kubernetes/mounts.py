@@ -11,7 +11,7 @@ from typing import Any
 from aurl_operator.backends.kubernetes.cache import Entry
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
-from aurl_operator.backends.kubernetes.client.errors import ApiError
+from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenError
 from aurl_operator.backends.kubernetes.observe.waiting import scheduled_at
 
 LATE_SECONDS = 10.0
@@ -35,8 +35,9 @@ def due(entry: Entry, uid: str, pod: dict[str, Any]) -> float | None:
     return since + LATE_SECONDS if asked is None else asked[0] + AGAIN_SECONDS
 
 
-async def ask(api: Api, entry: Entry, now: float) -> None:
-    """Puts the kubelet's words into `entry.mounts` for the pods that are due."""
+async def ask(api: Api, entry: Entry, now: float) -> ForbiddenError | None:
+    """Puts the kubelet's words into `entry.mounts` for pods that are due. Returns why it may not read any."""
+    refused = None
     for uid in [uid for uid in entry.mounts if uid not in entry.pods]:
         del entry.mounts[uid]
     for uid, pod in list(entry.pods.items()):
@@ -47,7 +48,10 @@ async def ask(api: Api, entry: Entry, now: float) -> None:
             events = await api.list(
                 paths.events(pod["metadata"]["namespace"]), fieldSelector=f"involvedObject.uid={uid}"
             )
+        except ForbiddenError as error:
+            refused, events = error, []
         except ApiError:
             continue
         words = [e.get("message", "") for e in events if e.get("reason") in _REASONS]
         entry.mounts[uid] = (now, words[-1] if words else "")
+    return refused

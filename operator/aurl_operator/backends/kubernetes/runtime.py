@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aurl_operator import metrics
@@ -19,8 +20,9 @@ from aurl_operator.backends.kubernetes.act import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
-from aurl_operator.backends.kubernetes.client.errors import ApiError, NotFoundError
+from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenError, NotFoundError
 from aurl_operator.backends.kubernetes.controller import RESYNC_SECONDS, Controller
+from aurl_operator.backends.kubernetes.namespaces import AGAIN_SECONDS, listed
 from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
 from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.progress import Poller
@@ -38,22 +40,32 @@ STALE_SECONDS = 900.0
 class Runtime:
     """All parts of a working operator, put together."""
 
-    def __init__(self, api: Api, settings: Settings) -> None:
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        left: Collection[str] = (),
+        anew: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`left`: namespaces that could not be served; `anew` is called when one of them can be."""
         self.settings = settings
+        self._left = tuple(left)
+        self._anew = anew
         self.cache = Cache(NOTICE_TAINTS if settings.notice_taints is None else settings.notice_taints)
         self.queue = Queue(time.monotonic)
         self.working = False
         self.heard_at = time.monotonic()
         self._api = api
         defaults = PodDefaults(image=settings.default_image)
-        hands = Hands(api, self.cache, defaults, Pace(settings.creates_per_second))
-        self._controller = Controller(api, self.cache, self.queue, hands, defaults)
+        self._hands = Hands(api, self.cache, defaults, Pace(settings.creates_per_second))
+        self._controller = Controller(api, self.cache, self.queue, self._hands, defaults)
         self._poller = Poller(self.cache, lambda key: self.queue.add(key, Lane.NEWS))
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Lists what there is, then begins to work."""
         started = time.monotonic()
+        metrics.NOT_SERVED.set(len(self._left))
         namespaces: tuple[str | None, ...] = self.settings.namespaces or (None,)
         if self.settings.machines:
             self.cache.machines_known = True
@@ -80,8 +92,8 @@ class Runtime:
 
     async def really_gone(self, pod: dict[str, Any]) -> bool:
         """Whether a pod that left the watch is gone. If it only lost its label, it gets it back."""
-        metadata = pod["metadata"]
-        if metadata.get("deletionTimestamp") is not None or job_name(pod) is None:
+        metadata, job = pod["metadata"], job_name(pod)
+        if metadata.get("deletionTimestamp") is not None or job is None:
             return True
         path = paths.pod(metadata["namespace"], metadata["name"])
         try:
@@ -95,6 +107,9 @@ class Runtime:
             return True
         except ApiError as error:
             log.warning("pod %s lost the label %s: %s", metadata["name"], names.MANAGED_BY, error.message)
+            entry = self.cache.entries.get((metadata["namespace"], job))
+            if entry is not None and isinstance(error, ForbiddenError):
+                await self._hands.denied(entry, error)
         return False
 
     def ready(self) -> str | None:
@@ -120,7 +135,7 @@ class Runtime:
 
     async def _watch(self) -> None:
         """The one timer: gauges, and now and then a look at every job."""
-        resynced = time.monotonic()
+        resynced = asked = time.monotonic()
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
             with contextlib.suppress(ApiError):
@@ -136,3 +151,14 @@ class Runtime:
             if time.monotonic() - resynced > RESYNC_SECONDS:
                 resynced = time.monotonic()
                 self._controller.resync()
+            if self._left and time.monotonic() - asked > AGAIN_SECONDS:
+                asked = time.monotonic()
+                await self._ask_again()
+
+    async def _ask_again(self) -> None:
+        """Whether a namespace that was left out can be served by now: watches begin with the process."""
+        for namespace in self._left:
+            with contextlib.suppress(ApiError):
+                await listed(self._api, namespace)
+                log.info("namespace %s can be served: starting anew", namespace)
+                return self._anew()

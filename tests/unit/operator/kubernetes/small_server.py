@@ -28,6 +28,8 @@ class SmallServer:
         self.objects: dict[str, dict[str, Any]] = {}
         self.away: tuple[str, ...] = ()
         """Parts of paths: a call to such a path is answered by 503."""
+        self.forbidden: tuple[tuple[str, str], ...] = ()
+        """Verbs of HTTP and parts of paths: such a call is answered by 403."""
         self._version = 0
 
     @contextlib.asynccontextmanager
@@ -61,6 +63,10 @@ class SmallServer:
     async def _answer(self, request: web.Request) -> web.Response:
         if any(part in request.path for part in self.away):
             return web.json_response({"message": "away"}, status=503)
+        for verb, part in self.forbidden:
+            if request.method == verb and part in request.path:
+                words = f'x "{request.path}" is forbidden: User "operator" cannot {verb} {part}'
+                return web.json_response({"message": words}, status=403)
         sent = await request.json() if request.can_read_body else {}
         status, body = self._done(request.method, request.path, request.content_type, sent)
         return web.json_response(body, status=status)

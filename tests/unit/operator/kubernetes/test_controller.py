@@ -21,7 +21,7 @@ from aurl_operator.backends.kubernetes.controller import Controller
 from aurl_operator.backends.kubernetes.runtime import STALE_SECONDS, Runtime
 from aurl_operator.core.memory import VERSION
 from aurl_operator.launch.pod.manifest import PodDefaults
-from aurl_operator.queue import Queue
+from aurl_operator.queue import Key, Queue
 from aurl_operator.settings import Settings
 from tests.unit.operator.kubernetes.small_server import SmallServer
 
@@ -40,6 +40,18 @@ READY = {
 WRONG = {"spec": {"restartPolicy": "Always"}}
 
 
+class Told(Queue):
+    """Tells when a look is over."""
+
+    def __init__(self) -> None:
+        super().__init__(time.monotonic)
+        self.over = asyncio.Event()
+
+    def done(self, key: Key) -> None:
+        super().done(key)
+        self.over.set()
+
+
 class Room:
     """One job, and an operator that looks when it is asked to."""
 
@@ -47,7 +59,8 @@ class Room:
         self.server, self.api = server, api
         self.cache = Cache(())
         hands = Hands(api, self.cache, PodDefaults(), Pace(1000.0))
-        self._controller = Controller(api, self.cache, Queue(time.monotonic), hands, PodDefaults())
+        self._queue = Told()
+        self._controller = Controller(api, self.cache, self._queue, hands, PodDefaults())
 
     def job(self, *, spec: dict[str, Any] | None = None, **metadata: Any) -> None:
         """Puts the job on the server, over what is there."""
@@ -66,6 +79,18 @@ class Room:
     async def look_again(self) -> None:
         """At what is known."""
         await self._controller.look(KEY)
+
+    async def work(self) -> None:
+        """One look, as a worker takes it: with what it does about errors."""
+        self._queue.over.clear()
+        self._queue.add(KEY)
+        worker = asyncio.create_task(self._controller.work())
+        await self._queue.over.wait()
+        worker.cancel()
+
+    def forget(self) -> None:
+        """As by a restart: the job is known as it stands on the server, and nothing else."""
+        self.cache.drop_job(self.server.objects[PATH])
 
     def status(self) -> dict[str, Any]:
         return dict(self.server.objects[PATH].get("status") or {})

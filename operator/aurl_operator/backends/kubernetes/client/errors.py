@@ -44,6 +44,11 @@ class ConflictError(ApiError):
 class ForbiddenError(ApiError):
     """Not allowed, or a quota is used up: the message has the server's words."""
 
+    @property
+    def right(self) -> str:
+        """Who may not do what where, without the object's name: the same for every object of a kind."""
+        return self.message.partition(" is forbidden: ")[2] or self.message
+
 
 class InvalidError(ApiError):
     """The object is not valid."""
