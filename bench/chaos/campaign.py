@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aurl_trainer.store.format.names import CheckpointName
 from bench.chaos.job import log, start
 from bench.chaos.plan import Kill, Victim
 from bench.chaos.stages import RECOVERY, Rhythm, Sight, Stage, stage_of
@@ -42,7 +43,9 @@ class Struck:
 
     `at` is seconds since the epoch; `took` the milliseconds between the look that decided and the signal.
     `step` and `generation` are the newest then. `seconds` is the time until the run was further than ever
-    before; None: it was not, since the next kill came first or nothing was left to do.
+    before; None: it was not, since the next kill came first or nothing was left to do. `again` are the steps
+    of that generation that the next one did again (losses.py); None: it was lost already or had not begun, or
+    none followed.
     """
 
     run: int
@@ -58,6 +61,7 @@ class Struck:
     furthest: int
     world: int | None
     seconds: float | None = None
+    again: int | None = None
 
 
 @dataclass
@@ -66,6 +70,8 @@ class Led:
 
     struck: list[Struck] = field(default_factory=list)
     left: tuple[Kill, ...] = ()
+    saved: frozenset[CheckpointName] = frozenset()
+    """Checkpoints that were seen to be saved; see Watch."""
 
 
 class Leader:
@@ -112,6 +118,7 @@ class Leader:
         finally:
             self._call.kill()
             self._call.wait()
+            self.led.saved = frozenset(self._watch.saved)
 
     def _start(self) -> None:
         least = 1 if self._elastic else self._nodes

@@ -1,6 +1,6 @@
 """Whether a run that was struck equals one that was not: samples, losses, validation, weights.
 
-Not here: what is left of its processes (victims.py).
+Not here: what is left of its processes (victims.py), how much each kill cost (losses.py).
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def figures(runs: Sequence[Judged], asked: int) -> dict[str, Any]:
         }
         if waits
         else None,
+        "steps_done_again": _again(struck),
         "runs": [
             {
                 "mode": r.mode.value,
@@ -86,18 +87,24 @@ def figures(runs: Sequence[Judged], asked: int) -> dict[str, Any]:
     }
 
 
+def _again(struck: Sequence[Struck]) -> dict[str, float] | None:
+    """What the kills that ended a generation cost, in steps; never more than it had done since a save."""
+    steps = [s.again for s in struck if s.again is not None]
+    return {"median": statistics.median(steps), "most": max(steps), "kills": len(steps)} if steps else None
+
+
 def table(runs: Sequence[Judged]) -> Table:
-    """Kills by the stage that they fell into and by victim, and how long it took to come further."""
+    """Kills by the stage that they fell into and by victim, how long it took to come further, steps lost."""
     struck = [s for r in runs for s in r.struck]
     found = Table(title="kills by stage and victim")
     found.add_column("stage", no_wrap=True)
-    for name in (*(v.value for v in Victim), "all", "s to a new step"):
+    for name in (*(v.value for v in Victim), "all", "s to a new step", "steps again", "at most"):
         found.add_column(name, justify="right")
     for stage in Stage:
         here = [s for s in struck if s.found is stage]
-        found.add_row(stage.value, *_cells(here), _median(here))
+        found.add_row(stage.value, *_cells(here), _median(here), *_steps(here))
     found.add_section()
-    found.add_row("all", *_cells(struck), _median(struck))
+    found.add_row("all", *_cells(struck), _median(struck), *_steps(struck))
     return found
 
 
@@ -109,6 +116,11 @@ def _cells(struck: Sequence[Struck]) -> list[str]:
 def _median(struck: Sequence[Struck]) -> str:
     waits = [s.seconds for s in struck if s.seconds is not None]
     return f"{statistics.median(waits):.1f}" if waits else ""
+
+
+def _steps(struck: Sequence[Struck]) -> tuple[str, str]:
+    again = _again(struck)
+    return ("", "") if again is None else (f"{again['median']:g}", f"{again['most']:g}")
 
 
 def _changes(worlds: Sequence[int]) -> list[int]:
@@ -152,6 +164,7 @@ def _chart(run: Judged, width: int = 900, height: int = 120) -> str:
     for s in run.struck:
         x, y = at(s)
         wait = "" if s.seconds is None else f", {s.seconds:.1f} s to a new step"
+        wait += "" if s.again is None else f", {s.again} steps again"
         words = html.escape(f"{s.number}: {s.victim} in {s.found}, step {s.step}{wait}")
         colour = COLOURS[s.victim]
         dots += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{words}</title></circle>'

@@ -18,6 +18,7 @@ from aurl_trainer.errors import AurlTrainerError
 from bench.chaos.campaign import Leader, Struck, StuckError
 from bench.chaos.job import job, write_music
 from bench.chaos.judge import Result, Trace, damage, differences, noticed, result, trace
+from bench.chaos.losses import Life, charged, forgotten, lives
 from bench.chaos.plan import Mode, RunPlan
 from bench.chaos.report import Judged
 from bench.chaos.stages import Rhythm
@@ -98,6 +99,7 @@ class Runs:
         run = self.folder / f"run-{now.number:02d}"
         leader = self._leader(job_file, run, now, now.world, tell)
         began, problems, found = time.monotonic(), [], None
+        past: list[Life] = []
         try:
             leader.lead(now.kills)
         except StuckError as error:
@@ -108,6 +110,8 @@ class Runs:
         try:
             problems += [f"damaged: {line}" for line in damage(run)]
             problems += noticed(read_ledger(run))
+            past = lives(run)
+            problems += forgotten(past, leader.led.saved)
             found = (trace(run), result(run))
             problems += differences((calm.trace, calm.result), found)
         except (AurlTrainerError, IndexError) as error:
@@ -117,7 +121,7 @@ class Runs:
             mode=self.mode,
             number=now.number,
             seed=now.seed,
-            struck=tuple(led.struck),
+            struck=tuple(charged(led.struck, past)),
             differences=tuple(problems),
             worlds=tuple(w for _, w in sorted(found[0].worlds.items())) if found else (),
             digest=found[1].digest if found else "",

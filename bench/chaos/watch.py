@@ -61,6 +61,8 @@ class Watch:
         self._met: frozenset[int] = frozenset()
         self._sizes: dict[CheckpointName, tuple[int, ...]] = {}
         self._manifests: frozenset[CheckpointName] = frozenset()
+        self.saved: set[CheckpointName] = set()
+        """Checkpoints whose manifest was there before any later generation, which must therefore find it."""
         self._gone_at = -JUST
         self._world: int | None = None
         self._resumed = self._step = self._evaluated = self._saved = self._furthest = 0
@@ -73,6 +75,8 @@ class Watch:
     def look(self, household: Household) -> Sight:
         """The run as it is now; of its processes, those in `household` that live."""
         newest = self._newest()
+        # Listed at the last look, so before the generations were just now.
+        self.saved.update(n for n in self._manifests if n.generation.number == newest)
         if newest != self._generation:
             self._read()  # what the last generation wrote before its end
             self._generation, self._world = newest, None

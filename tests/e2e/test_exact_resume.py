@@ -17,6 +17,7 @@ import pytest
 from bench.chaos.campaign import Leader, Struck
 from bench.chaos.job import job, write_music
 from bench.chaos.judge import damage, differences, result, trace
+from bench.chaos.losses import forgotten, lives
 from bench.chaos.plan import Kill, Victim
 from bench.chaos.stages import Rhythm, Stage
 from bench.chaos.victims import leftovers
@@ -67,3 +68,4 @@ def test_a_run_killed_five_times_equals_an_undisturbed_one(tmp_path: Path, nodes
     assert found.generations > len(kills), "each loss should have made a new generation"
     assert differences((expected, result(calm)), (found, result(hard))) == []
     assert damage(hard) == []
+    assert forgotten(lives(hard)) == [], "no kill costs more than the steps since the last save"

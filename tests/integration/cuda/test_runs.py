@@ -19,6 +19,7 @@ from aurl_trainer.monitor.records import read_records
 from bench.chaos.campaign import Leader
 from bench.chaos.job import job
 from bench.chaos.judge import damage, differences, noticed, result, trace
+from bench.chaos.losses import forgotten, lives
 from bench.chaos.plan import Kill, Victim
 from bench.chaos.stages import Rhythm, Stage
 
@@ -72,6 +73,7 @@ def test_a_run_that_is_struck_equals_an_undisturbed_one(tmp_path: Path, music: P
     assert trace(hard).generations == 4, "each loss should have made a new generation"
     assert differences((trace(calm), result(calm)), (trace(hard), result(hard))) == []
     assert damage(hard) == []
+    assert forgotten(lives(hard)) == [], "no kill costs more than the steps since the last save"
     assert noticed(read_ledger(hard)) == []
     verdicts = [c["verdict"] for c in records(hard, "certificate")]
     # After the notice nothing is done again.

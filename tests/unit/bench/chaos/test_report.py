@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
+from rich.console import Console
+
 from bench.chaos.campaign import Struck
 from bench.chaos.plan import Mode, Victim
-from bench.chaos.report import Judged, figures, last_line, page
+from bench.chaos.report import Judged, figures, last_line, page, table
 from bench.chaos.stages import Stage
 
 
-def struck(number: int, seconds: float | None = 2.0, found: Stage = Stage.STEP) -> Struck:
+def struck(
+    number: int, seconds: float | None = 2.0, found: Stage = Stage.STEP, again: int | None = None
+) -> Struck:
     return Struck(
         run=1, number=number, aimed=Stage.STEP, found=found, victim=Victim.RANK, pids=(1,), at=100.0 + number,
-        took=0.3, generation=1, step=number, furthest=number, world=2, seconds=seconds,
+        took=0.3, generation=1, step=number, furthest=number, world=2, seconds=seconds, again=again,
     )  # fmt: skip
 
 
@@ -47,3 +53,14 @@ def test_the_page_shows_every_kill_and_escapes_what_it_was_told() -> None:
 def test_a_campaign_without_a_kill_can_be_told() -> None:
     assert figures([], 3)["seconds_to_next_new_step"] is None
     assert "0 kills" in page([run()], 3)
+
+
+def test_the_steps_done_again_are_told_of_the_kills_that_ended_a_generation() -> None:
+    kills = [struck(1, again=3), struck(2, again=8, found=Stage.LOAD), struck(3, again=4), struck(4)]
+    assert figures([run(*kills)], 4)["steps_done_again"] == {"median": 4, "most": 8, "kills": 3}
+    text = StringIO()
+    Console(width=110, file=text).print(table([run(*kills)]))
+    rows = [line.split("│") for line in text.getvalue().splitlines() if "│" in line]
+    told = {row[1].strip(): [cell.strip() for cell in row[-3:-1]] for row in rows}
+    assert told["step"] == ["3.5", "4"] and told["load"] == ["8", "8"] and told["all"] == ["4", "8"], told
+    assert figures([run(struck(1))], 1)["steps_done_again"] is None

@@ -106,3 +106,20 @@ def test_packs_manifests_and_partial_files_are_told_apart(tmp_path: Path) -> Non
     assert (sight.manifests, sight.partials, sight.removing) == ({name}, frozenset(), False)
     place.delete([name.manifest])
     assert watch.look(NOBODY).removing
+
+
+def test_a_manifest_counts_as_saved_while_no_later_generation_is_there(tmp_path: Path) -> None:
+    watch = Watch(tmp_path)
+    take(tmp_path, FIRST)
+    watch.look(NOBODY)
+    place = Location(str(tmp_path / RunFile.CHECKPOINTS))
+    place.put(CheckpointName(1, 5, FIRST).manifest, b"{}")
+    watch.look(NOBODY)
+    watch.look(NOBODY)
+    assert watch.saved == {CheckpointName(1, 5, FIRST)}
+    place.put(CheckpointName(2, 9, FIRST).manifest, b"{}")
+    watch.look(NOBODY)
+    take(tmp_path, SECOND)
+    watch.look(NOBODY)
+    watch.look(NOBODY)
+    assert watch.saved == {CheckpointName(1, 5, FIRST)}, "the second may have come after the later generation"
