@@ -14,6 +14,8 @@ How a backend fills it:
 - `ready`: the node's agent answers; where this cannot be known, the process runs. For the store: it accepts
   connections.
 - `progress` is the newest answer whose `rank` is 0, of any node, and may be old or None. Never invent one.
+- `reached_since` is since when this backend, in its present life, could ask the nodes without a gap: one took
+  the connection, whether it answered or not. None while it cannot.
 - `memory` is what the last plan said, unchanged.
 
 Not here: how a backend acts (plan.py). Frozen values only; no clock: `now` is given.
@@ -172,6 +174,7 @@ class Observed:
     memory: Memory
     processes: tuple[Process, ...] = ()
     progress: Progress | None = None
+    reached_since: float | None = None
     refusals: tuple[Refusal, ...] = ()
     suspended: bool = False
     """Ctrl-C, or a queue that holds the job back; `spec.suspend` counts besides."""

@@ -74,6 +74,9 @@ class ProgressServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    # A frozen process accepts nothing, but its kernel takes this many connections: the operator tells by them
+    # that the node is there, and judges a hang.
+    request_queue_size = 128
 
     def __init__(
         self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], owner: ProgressServer

@@ -25,6 +25,10 @@ LOST_SECONDS = 10.0
 """How long a machine must be not ready before its pods count as lost: an API server that comes back finds
 every machine silent for a moment."""
 
+GAP_SECONDS = 90.0
+"""Nodes none of which has taken a connection for so long are out of reach: more than the longest pause
+between two questions, less than a hang is waited for beyond its limit."""
+
 
 @dataclass
 class Entry:
@@ -50,6 +54,10 @@ class Entry:
     """UID of the pod that answered as rank 0 last."""
     silent: int = 0
     """Questions for progress in a row that nobody answered."""
+    reached_since: float | None = None
+    """Since when a node has taken our connections without a gap, answered or not; with `reached_at`."""
+    reached_at: float = 0.0
+    """When one took a connection last."""
     patched_at: float = 0.0
     waits_since: float | None = None
     """Since when there is something to write that can wait for more."""
@@ -77,6 +85,14 @@ class Entry:
     def uid(self) -> str:
         """The object's UID."""
         return str(self.job["metadata"]["uid"])
+
+    def reached(self, now: float) -> bool:
+        """A node took a connection. Returns whether none had for a while."""
+        anew = self.reached_since is None or now - self.reached_at > GAP_SECONDS
+        if anew:
+            self.reached_since = now
+        self.reached_at = now
+        return anew
 
 
 class Cache:

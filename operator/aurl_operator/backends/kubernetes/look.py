@@ -9,7 +9,7 @@ import dataclasses
 
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes import mounts
-from aurl_operator.backends.kubernetes.cache import LOST_SECONDS, Cache, Entry
+from aurl_operator.backends.kubernetes.cache import GAP_SECONDS, LOST_SECONDS, Cache, Entry
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.process import Sight, process
 from aurl_operator.backends.kubernetes.observe.waiting import pull_due
@@ -29,6 +29,7 @@ def observed(entry: Entry, cache: Cache, memory: Memory, now: float) -> Observed
         memory=memory,
         processes=tuple(p for p in found if p is not None and not _over(entry, memory, p.uid)),
         progress=entry.progress,
+        reached_since=entry.reached_since if now - entry.reached_at <= GAP_SECONDS else None,
         refusals=tuple(entry.refusals.values()),
         deleting=metadata.get("deletionTimestamp") is not None,
         resume=(metadata.get("annotations") or {}).get(names.RESUME),

@@ -1,14 +1,18 @@
 """Asking rank 0 of each job how far it is, over HTTP, with bounds on time, size and number.
 
 A job is asked often while something is open, and seldom while all is well: the more jobs, the seldomer. One
-that never answers (`command` jobs do not) is asked ever more seldom. Not here: what an answer means (core).
+that never answers (`command` jobs do not) is asked ever more seldom. A connection that was made, or refused,
+tells that the network between is whole, whether an answer comes or not. Not here: what either means (core).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import aiohttp
 
@@ -43,8 +47,17 @@ def interval(entry: Entry, jobs: int) -> float:
     return usual
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What came of one question to one node."""
+
+    reached: bool
+    """Something at the other end took the connection, or refused it."""
+    progress: Progress | None = None
+
+
 class Poller:
-    """Asks all the jobs in turn; `heard` is told of each new answer."""
+    """Asks all the jobs in turn; `heard` is told of each new answer, and of nodes that are in reach again."""
 
     def __init__(self, cache: Cache, heard: Callable[[Key], None]) -> None:
         self._cache = cache
@@ -58,7 +71,10 @@ class Poller:
         """Until cancelled."""
         timeout = aiohttp.ClientTimeout(total=SECONDS)
         connector = aiohttp.TCPConnector(limit=AT_ONCE, force_close=True)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        traces = [_connections()]
+        async with aiohttp.ClientSession(
+            timeout=timeout, connector=connector, trace_configs=traces
+        ) as session:
             loop = asyncio.get_running_loop()
             while True:
                 now = loop.time()
@@ -77,8 +93,9 @@ class Poller:
         try:
             async with self._slots:
                 before = entry.progress
-                await _question(entry, lambda url: _answer(session, url))
-            if entry.progress is not before:
+                reached = await _question(entry, lambda url: _answer(session, url))
+            again = reached and entry.reached(time.time())
+            if entry.progress is not before or again:
                 self._heard(key)
         finally:
             self._asking.discard(key)
@@ -102,22 +119,24 @@ def _address(entry: Entry, uid: str) -> str | None:
     return address
 
 
-async def _question(entry: Entry, ask: Callable[[str], Awaitable[Progress | None]]) -> None:
-    """Asks the pod that answered as rank 0 last; all nodes if it is not it any more."""
+async def _question(entry: Entry, ask: Callable[[str], Awaitable[Reply]]) -> bool:
+    """Asks the pod that answered as rank 0 last, else all nodes. Returns whether one was reached."""
     nodes = {uid: found for uid in entry.pods if (found := _address(entry, uid))}
     if entry.speaker in nodes:
-        answer = await ask(nodes[entry.speaker])
+        answer = (await ask(nodes[entry.speaker])).progress
         if answer is not None and answer.rank == 0:
             _take(entry, answer)
-            return
+            return True
     entry.speaker = None
-    answers = await asyncio.gather(*(ask(address) for address in nodes.values()))
-    for uid, answer in zip(nodes, answers, strict=True):
-        if answer is not None and answer.rank == 0:
+    replies = await asyncio.gather(*(ask(address) for address in nodes.values()))
+    reached = any(reply.reached for reply in replies)
+    for uid, reply in zip(nodes, replies, strict=True):
+        if reply.progress is not None and reply.progress.rank == 0:
             entry.speaker = uid
-            _take(entry, answer)
-            return
+            _take(entry, reply.progress)
+            return True
     entry.silent += 1
+    return reached
 
 
 def _take(entry: Entry, answer: Progress) -> None:
@@ -126,15 +145,30 @@ def _take(entry: Entry, answer: Progress) -> None:
         entry.progress = answer
 
 
-async def _answer(session: aiohttp.ClientSession, address: str) -> Progress | None:
+def _connections() -> aiohttp.TraceConfig:
+    """Notes of each question that a connection was made for it."""
+
+    async def made(_session: aiohttp.ClientSession, context: SimpleNamespace, _made: object) -> None:
+        context.trace_request_ctx.connected = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(made)
+    return trace
+
+
+async def _answer(session: aiohttp.ClientSession, address: str, port: int = names.PROGRESS_PORT) -> Reply:
     host = f"[{address}]" if ":" in address else address
+    question = SimpleNamespace(connected=False)
     try:
-        async with session.get(f"http://{host}:{names.PROGRESS_PORT}/progress") as response:
+        async with session.get(f"http://{host}:{port}/progress", trace_request_ctx=question) as response:
             if response.status != 200:
-                return None
+                return Reply(question.connected)
             body = await response.content.read(BYTES)
             while len(body) < BYTES and (more := await response.content.read(BYTES - len(body))):
                 body += more
-            return Progress.from_json(body)
+            return Reply(question.connected, Progress.from_json(body))
+    except aiohttp.ClientConnectorError as error:
+        # Refused by the node's kernel: nobody listens there now, and yet it is there.
+        return Reply(isinstance(error.os_error, ConnectionRefusedError))
     except (aiohttp.ClientError, TimeoutError, RecordError, ValueError):
-        return None
+        return Reply(question.connected)

@@ -29,6 +29,9 @@ TICK_SECONDS = 0.2
 POLL_SECONDS = 0.5
 """Seconds between questions for progress."""
 
+AWAY_SECONDS = 30.0
+"""Without a look for so long, the supervisor was away: a laptop that slept, a process that was stopped."""
+
 SNAPSHOT_SECONDS = 2.0
 """state.json is written at least so often while only what people read has changed."""
 
@@ -89,6 +92,8 @@ class Supervisor:
         self._progress: Progress | None = None
         self._asked = 0.0
         self._saved = 0.0
+        self._looked = 0.0
+        self._reached_since = 0.0
 
     def run(self, interrupts: Interrupts) -> JobStatus:
         """Until the job has ended (`status.exit_code`) or is suspended with nothing alive.
@@ -108,6 +113,9 @@ class Supervisor:
 
     def _look(self, interrupts: int) -> tuple[Moment, Plan]:
         now = time.time()
+        if now - self._looked > AWAY_SECONDS:
+            self._reached_since = now
+        self._looked = now
         processes = self._nodes.observe(now)
         if now - self._asked >= POLL_SECONDS:
             self._asked = now
@@ -120,6 +128,7 @@ class Supervisor:
                 memory=self._memory,
                 processes=processes,
                 progress=self._progress,
+                reached_since=self._reached_since,
                 refusals=self._nodes.refusals,
                 suspended=interrupts > 0,
                 capabilities=LOCAL,

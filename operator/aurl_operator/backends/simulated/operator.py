@@ -40,11 +40,15 @@ class Operator:
     """Side effects so far."""
     die_at: int | None = None
     """Die before the side effect of this number."""
+    reached_since: float | None = None
+    """Since when this life can reach the nodes."""
     _memory: Memory | None = None
 
     def observe(self) -> Observed:
         """What a backend would hand to the core now."""
         processes, progress, refusals = self.world.look()
+        if self.reached_since is None:
+            self.reached_since = self.world.now
         return Observed(
             now=self.world.now,
             job=self.job,
@@ -52,6 +56,7 @@ class Operator:
             memory=self.memory,
             processes=processes,
             progress=progress,
+            reached_since=self.reached_since,
             refusals=refusals,
             suspended=self.suspended,
             deleting=self.deleting,
@@ -84,6 +89,7 @@ class Operator:
     def restart(self) -> None:
         """A new life: only what was persisted is known; entries not yet in the ledger are written."""
         self.die_at = None
+        self.reached_since = None
         self._memory = None
         for entry in self.memory.outbox:
             self._deliver(entry)

@@ -71,6 +71,7 @@ class Desk:
         self.suspended = False
         self.deleting = False
         self.progress: Progress | None = None
+        self.reached_since: float | None = T0
         self.plan: Plan | None = None
 
     def look(self, after: float = 0.0) -> Plan:
@@ -84,6 +85,7 @@ class Desk:
                 memory=self.memory,
                 processes=tuple(self.processes.values()),
                 progress=self.progress,
+                reached_since=self.reached_since,
                 refusals=self.refusals,
                 suspended=self.suspended,
                 deleting=self.deleting,

@@ -146,6 +146,31 @@ def test_a_world_that_stands_still_is_killed_and_charged_as_one_hang() -> None:
     assert desk.memory.restarts == {"hang": 1}, "the kills are ours"
 
 
+def test_an_operator_that_was_away_judges_only_what_it_has_seen_itself() -> None:
+    desk = Desk(make_job(nodes=2, recovery={"hang": {"limits": {"step": 100}}}))
+    desk.running()
+    desk.progress = progress(desk.now, 5)
+    desk.look()
+    heard, desk.progress, desk.reached_since = desk.progress, None, None
+    plan = desk.look(10_000.0)
+    assert not plan.stops and not plan.urgent, "expected no verdict and no write before anything was heard"
+    desk.reached_since = desk.now
+    assert not desk.look(100 + hang.MARGIN - 1).stops, "expected the absence to count for nothing"
+    desk.progress = heard
+    assert len(desk.look(1.0).stops) == 2, "expected what is seen to stand still to be judged all the same"
+
+
+def test_nodes_that_cannot_be_reached_are_not_judged() -> None:
+    desk = Desk(make_job(recovery={"hang": {"limits": {"step": 100}}}))
+    desk.running()
+    desk.progress = progress(desk.now, 5)
+    desk.look()
+    desk.reached_since = None
+    for _ in range(5):
+        assert not desk.look(1000.0).stops, "expected a cut network not to be taken for a hang"
+    assert not desk.memory.restarts
+
+
 def test_a_long_evaluation_is_no_hang() -> None:
     desk = Desk(make_job(recovery={"hang": {"limits": {"step": 100, "evaluate": 5000}}}))
     desk.running()
