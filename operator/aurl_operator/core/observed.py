@@ -9,7 +9,7 @@ How a backend fills it:
 - A start that was refused (quota, no such program) is a `Refusal` in the next observations, until it is
   tried again.
 - `end` gives facts, not conclusions: core/causes.py concludes. Facts once given for a UID do not change.
-- `stopping` is true once SIGTERM (cluster: a deletion) has been sent to the process by anyone.
+- `stopping_since` is when SIGTERM (cluster: a deletion) was sent to the process by anyone; None: not yet.
 - `notice` is an announcement by the machine's owner that it will go (spot notice, cordon): not our own stop.
 - `ready`: the node's agent answers; where this cannot be known, the process runs. For the store: it accepts
   connections.
@@ -125,7 +125,7 @@ class Process:
     """When it began to run."""
     waiting: Waiting | None = None
     notice: Notice | None = None
-    stopping: bool = False
+    stopping_since: float | None = None
     address: str | None = None
     """`host:port` of a store, as soon as it is known, even before it is ready."""
     end: End | None = None
@@ -133,6 +133,11 @@ class Process:
     def __post_init__(self) -> None:
         if (self.state is State.ENDED) != (self.end is not None):
             raise ValueError(f"{self.name}: state {self.state} and end {self.end} contradict each other")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to go."""
+        return self.stopping_since is not None
 
 
 @dataclass(frozen=True)

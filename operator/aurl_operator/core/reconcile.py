@@ -12,7 +12,8 @@ import dataclasses
 from aurl_operator.core.accounts import ledger, noted
 from aurl_operator.core.accounts.booking import book
 from aurl_operator.core.memory import Memory
-from aurl_operator.core.observed import Observed
+from aurl_operator.core.memory import Stop as Ordered
+from aurl_operator.core.observed import Observed, Process
 from aurl_operator.core.plan import Plan, Stop
 from aurl_operator.core.policies import cleanup, deadline, elastic, hang, recovery, start, success, suspend
 from aurl_operator.core.revive import revive_once
@@ -91,13 +92,26 @@ def _stops(s: Situation) -> tuple[Situation, tuple[Stop, ...]]:
                 grace = float(s.spec.termination_grace_period_seconds)
                 found.append(Stop(process.uid, process.name, False, grace, process.notice.message))
             continue
-        patience = stop.since + stop.grace_seconds + (KILL_MARGIN if stop.grace_seconds else 0.0)
-        kill = s.now >= patience
+        kill, again = _patience(s.now, stop, process)
         if kill or not process.stopping:
             found.append(Stop(process.uid, process.name, kill, stop.grace_seconds, stop.reason))
         if not kill:
-            s = s.wake(patience)
+            s = s.wake(again)
     return s, tuple(found)
+
+
+def _patience(now: float, stop: Ordered, process: Process) -> tuple[bool, float]:
+    """Whether a process that was told to go is killed, and when to look again if not.
+
+    Its time to save counts from when it was told: what was decided long ago, by an operator that died before
+    it could act or had no way to, is a notice still.
+    """
+    if not stop.grace_seconds:
+        return True, now
+    if process.stopping_since is None:
+        return False, now + KILL_MARGIN
+    due = max(stop.since, process.stopping_since) + stop.grace_seconds + KILL_MARGIN
+    return now >= due, due
 
 
 def _differs(new: Memory, old: Memory) -> bool:

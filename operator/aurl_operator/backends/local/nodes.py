@@ -117,7 +117,7 @@ class LocalNodes:
         """The machine's owner takes this node back: SIGTERM, and SIGKILL when the grace period is over."""
         entry = self._entries[uid]
         deadline = at + self._grace
-        entry.process = replace(entry.process, notice=Notice(at, message, deadline), stopping=True)
+        entry.process = replace(entry.process, notice=Notice(at, message, deadline), stopping_since=at)
         entry.kill_at = deadline
         self._processes.notify(uid)
 
@@ -206,7 +206,7 @@ class LocalNodes:
             return
         if not entry.process.stopping:
             self._processes.notify(stop.uid)
-        entry.process = replace(entry.process, stopping=True)
+            entry.process = replace(entry.process, stopping_since=now)
         deadline = now + stop.grace_seconds
         entry.kill_at = deadline if entry.kill_at is None else min(entry.kill_at, deadline)
 

@@ -52,7 +52,7 @@ class Simulated:
     state: State = State.WAITING
     since: float | None = None
     notice: Notice | None = None
-    stopping: bool = False
+    stopping_since: float | None = None
     leave_at: float | None = None
     """When a notice to its agent has been followed."""
     kill_at: float | None = None
@@ -119,9 +119,9 @@ class World:
     def notify(self, uid: str, grace: float) -> None:
         """SIGTERM, and SIGKILL after `grace` seconds."""
         process = self.processes.get(uid)
-        if process is None or not process.living or process.stopping:
+        if process is None or not process.living or process.stopping_since is not None:
             return
-        process.stopping = True
+        process.stopping_since = self.now
         process.kill_at = self.now + grace
         if not process.stubborn:
             process.leave_at = self.now + self.pace.save
@@ -213,7 +213,7 @@ class World:
             since=p.since,
             waiting=waiting,
             notice=p.notice,
-            stopping=p.stopping and p.living,
+            stopping_since=p.stopping_since if p.living else None,
             address=_address(p) if p.start.role is Role.STORE and p.state is State.RUNNING else None,
             end=p.end,
         )

@@ -77,11 +77,25 @@ def test_a_node_that_ignores_the_notice_is_killed() -> None:
     desk.running()
     desk.suspended = True
     assert not desk.look().stops[0].kill
-    desk.change("worker-0-0", stopping=True)
+    desk.change("worker-0-0", stopping_since=desk.now)
     plan = desk.look(1.0)
     assert not plan.stops and plan.wake_after == pytest.approx(49.0)
     plan = desk.look(49.0)
     assert [s.kill for s in plan.stops] == [True]
+
+
+def test_a_notice_that_comes_late_is_a_notice_still() -> None:
+    desk = Desk(make_job(terminationGracePeriodSeconds=20))
+    desk.running()
+    desk.suspended = True
+    desk.look()
+    for _ in range(2):  # the operator was away, or the API server
+        plan = desk.look(500.0)
+        assert [(s.kill, s.grace_seconds) for s in plan.stops] == [(False, 20.0)], "expected time to save"
+        assert not plan.urgent, "expected nothing to be written for that"
+    desk.change("worker-0-0", stopping_since=desk.now)
+    assert not desk.look(49.0).stops, "expected the grace period to count from when it was told"
+    assert [s.kill for s in desk.look(1.0).stops] == [True]
 
 
 def test_a_local_run_that_cannot_reach_its_minimum_fails_with_its_own_exit_code() -> None:

@@ -154,7 +154,8 @@ def test_waiting_has_a_named_reason(
 def test_a_deletion_that_we_did_not_order_is_a_notice() -> None:
     noticed = process(pod(**RUNNING, metadata=DELETED), Sight(AT))
     ours = process(pod(**RUNNING, metadata=DELETED), Sight(AT, ours=True))
-    assert noticed is not None and noticed.notice is not None and noticed.stopping
+    assert noticed is not None and noticed.notice is not None
+    assert noticed.stopping_since == AT - 30, "expected the instant at which the deletion was asked for"
     assert ours is not None and ours.notice is None
 
 

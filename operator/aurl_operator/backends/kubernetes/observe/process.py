@@ -99,7 +99,6 @@ def process(pod: Pod, sight: Sight) -> Process | None:
     container = _container(status)
     running = (container.get("state") or {}).get("running")
     state = State.ENDED if end else State.RUNNING if running else State.WAITING
-    stopping = metadata.get("deletionTimestamp") is not None
     # Of one that has ended: whether it ever ran.
     ready = _began(container) and not (who.role is Role.STORE and running and not _is_ready(status))
     address = status.get("podIP")
@@ -115,7 +114,7 @@ def process(pod: Pod, sight: Sight) -> Process | None:
         since=seconds(running["startedAt"]) if running else seconds(metadata.get("creationTimestamp")),
         waiting=_waiting(pod, sight) if state is State.WAITING else None,
         notice=_notice(pod, sight),
-        stopping=stopping,
+        stopping_since=_deleted_at(metadata),
         address=_endpoint(address) if address and who.role is Role.STORE else None,
         end=end,
     )
@@ -151,11 +150,15 @@ def _notice(pod: Pod, sight: Sight) -> Notice | None:
     """A deletion that we did not order, or a machine that is announced to go."""
     if sight.ours:
         return None
-    deleted = pod["metadata"].get("deletionTimestamp")
-    if deleted is not None:
-        deadline = seconds(deleted) or sight.now
-        grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
-        return Notice(deadline - grace, "deleted or evicted", deadline)
+    deleted_at = _deleted_at(pod["metadata"])
+    if deleted_at is not None:
+        return Notice(deleted_at, "deleted or evicted", seconds(pod["metadata"]["deletionTimestamp"]))
     if sight.machine is not None and sight.machine.notice is not None:
         return Notice(sight.now, sight.machine.notice)
     return None
+
+
+def _deleted_at(metadata: Mapping[str, Any]) -> float | None:
+    """When its deletion was asked for: its timestamp is when the grace period ends."""
+    until = seconds(metadata.get("deletionTimestamp"))
+    return None if until is None else until - (metadata.get("deletionGracePeriodSeconds") or 0)
