@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aurl_trainer.contract import RunFile
+from aurl_trainer.monitor.record_files import RecordFile
 from aurl_trainer.store.format.names import GENERATIONS, MANIFESTS, PACKS, CheckpointName, Fence
 from aurl_trainer.store.location.disk import whole_name
 from bench.chaos.stages import Sight
@@ -25,16 +26,25 @@ JUST = 0.02
 
 
 class Tail:
-    """Whole lines that were appended to a file since the last call."""
+    """Whole lines that were appended to a rank's records, in all their parts, since the last call."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path, first: RecordFile) -> None:
+        self._folder = folder
+        self._part = first
         self._at = 0
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """New records; none while the file is not there. A torn line is passed over when others follow it."""
+        """New records; none while no file is there. A torn line is passed over when others follow it."""
+        while True:
+            over = (self._folder / self._part.next.name).exists()  # asked before this one is read to its end
+            yield from self._appended()
+            if not over:
+                return
+            self._part, self._at = self._part.next, 0
+
+    def _appended(self) -> Iterator[dict[str, Any]]:
         try:
-            with self._path.open("rb") as file:
+            with (self._folder / self._part.name).open("rb") as file:
                 file.seek(self._at)
                 data = file.read()
         except FileNotFoundError:
@@ -81,7 +91,7 @@ class Watch:
             self._read()  # what the last generation wrote before its end
             self._generation, self._world = newest, None
             self._resumed = self._step = self._evaluated = self._saved = 0
-            self._tail = Tail(self._records / f"gen-{newest:06d}-rank-0000.jsonl")
+            self._tail = Tail(self._records, RecordFile(newest, 0))
         self._read()
         packs, before = self._packs(), self._sizes
         files = _list(self._checkpoints / MANIFESTS)

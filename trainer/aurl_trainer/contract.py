@@ -379,7 +379,7 @@ class RunFile(StrEnum):
     LOGS = "logs"
     """One file per process."""
     RECORDS = "records"
-    """What ranks wrote: steps, evaluations, sample ids; one file per generation and rank."""
+    """What ranks wrote: steps, evaluations, sample ids; files of their own per generation and rank."""
     CHECKPOINTS = "checkpoints"
     KEPT = "kept"
     """Copies of packs that this node's ranks wrote to a store elsewhere."""

@@ -3,25 +3,27 @@
 Here: the kinds of records, their writer, and their reader. Not here: what they mean together (which steps
 survived, what was lost); that is `report/`. Standard library only.
 
-A rank writes to its own file, `records/gen-<generation>-rank-<rank>.jsonl`, so that nothing is locked and no
-two generations ever share a file. Each line is one `write(2)`: a rank killed at any instant leaves whole
-lines and at most one torn one, which the reader skips.
+A rank writes to files of its own (record_files.py), so that nothing is locked and no two generations ever
+share one. Each line is one `write(2)`: a rank killed at any instant leaves whole lines and at most one torn
+one, which the reader skips.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from aurl_trainer.monitor.record_files import PART_BYTES, RecordFile, record_files
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +227,6 @@ KINDS: dict[str, type[Any]] = {
 }
 """Every kind of record by the name in its `kind` field."""
 
-_FILE = re.compile(r"gen-(\d+)-rank-(\d+)\.jsonl")
-
 
 class RecordWriter:
     """Appends records of one rank in one generation; a context manager.
@@ -235,21 +235,36 @@ class RecordWriter:
     """
 
     def __init__(self, folder: Path | str, generation: int, rank: int, node: str = "") -> None:
-        """Opens the file below `folder` (made if missing). An OSError here is logged, not raised.
+        """Opens the last part below `folder` (made if missing). An OSError here is logged, not raised.
 
         `node` is the name of the node that the rank runs on, for its `start` record.
         """
-        self.path = Path(folder) / f"gen-{generation:06d}-rank-{rank:04d}.jsonl"
+        self._folder = Path(folder)
+        self._part = RecordFile(generation, rank)
         self.lost = 0
         self._node = node
         self._file = -1
+        self._size = 0
         self._torn = False
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._torn = os.fstat(self._file).st_size > 0  # an empty line is harmless, a joined one is not
+            self._folder.mkdir(parents=True, exist_ok=True)
+            written = record_files(p.name for p in self._folder.iterdir())
+            mine = [file for file in written if (file.generation, file.rank) == (generation, rank)]
+            self._open(max(mine, default=self._part))
         except OSError as error:
             log.warning("%s: records cannot be written: %s", self.path, error.strerror)
+
+    @property
+    def path(self) -> Path:
+        """The part that is written to."""
+        return self._folder / self._part.name
+
+    def _open(self, part: RecordFile) -> None:
+        file = os.open(self._folder / part.name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.close()
+        self._part, self._file = part, file
+        self._size = os.fstat(file).st_size
+        self._torn = self._size > 0  # an empty line is harmless, a joined one is not
 
     def write(self, kind: str, **fields: Any) -> None:
         """Appends one record. A number that is not finite becomes null.
@@ -263,7 +278,7 @@ class RecordWriter:
         line = json.dumps({"kind": kind, "at": time.time(), **_plain(values)}, separators=(",", ":"))
         data = f"{line}\n".encode()
         try:
-            self._append(b"\n" + data if self._torn else data)
+            self._append(data)
         except OSError as error:
             self._torn = True
             if not self.lost:
@@ -271,7 +286,14 @@ class RecordWriter:
             self.lost += 1
 
     def _append(self, data: bytes) -> None:
-        if os.write(self._file, data) != len(data):
+        if self._size and self._size + len(data) > PART_BYTES:
+            with contextlib.suppress(OSError):  # a part that grows too long is better than a lost record
+                self._open(self._part.next)
+        if self._torn:
+            data = b"\n" + data
+        written = os.write(self._file, data)
+        self._size += written
+        if written != len(data):
             raise OSError(0, "short write; is the disk full?")
         self._torn = False
 
@@ -279,7 +301,7 @@ class RecordWriter:
         """Closes the file; more records are lost."""
         if self._file >= 0:
             os.close(self._file)
-            self._file = -1
+            self._file, self._size = -1, 0
 
     def __enter__(self) -> Self:
         return self
@@ -298,12 +320,9 @@ def read_records(folder: Path | str, kinds: Collection[str] | None = None) -> li
     """
     found: list[dict[str, Any]] = []
     root = Path(folder)
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        name = _FILE.fullmatch(path.name)
-        if name is None:
-            continue
-        place = {"generation": int(name[1]), "rank": int(name[2])}
-        with path.open("rb") as lines:
+    for file in record_files(p.name for p in root.iterdir()) if root.is_dir() else []:
+        place = {"generation": file.generation, "rank": file.rank}
+        with (root / file.name).open("rb") as lines:
             for line in lines:
                 record = parse(line)
                 if record is not None and (kinds is None or record["kind"] in kinds):

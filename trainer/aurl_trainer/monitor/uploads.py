@@ -1,6 +1,7 @@
 """In a pod, whose disk goes with it: records, samples and the tail of the log, kept beside the checkpoints.
 
-A thread looks for what has changed every few seconds; what cannot be written is said once and never fails
+A thread looks for what has changed every few seconds. A file that has is sent whole: records are in parts of
+bounded size (record_files.py), of a log goes its end. What cannot be written is said once and never fails
 training. Locally the run directory has it all already. Not here: checkpoints (store/, checkpoint/).
 """
 
@@ -25,6 +26,7 @@ LAST_SECONDS = 10.0
 """What the last upload may take when the run ends."""
 
 TAIL_BYTES = 2**20
+"""What is kept of a node's logs: the end of all together."""
 
 
 class Uploads:
@@ -49,10 +51,11 @@ class Uploads:
 
     def _run(self) -> None:
         while not self._over.wait(SECONDS):
-            self._look()
-        self._look()
+            self.look()
+        self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Sends what has changed since the last look. Never raises for what cannot be read or sent."""
         try:
             for folder in (RunFile.RECORDS, RunFile.SAMPLES):
                 for path in sorted((self._run_dir / folder).rglob("*")):
@@ -74,8 +77,14 @@ class Uploads:
 
 
 def _tail(logs: list[Path]) -> bytes:
-    """The last of all logs together, oldest first."""
-    return b"".join(path.read_bytes()[-TAIL_BYTES:] for path in logs)[-TAIL_BYTES:]
+    """The last TAIL_BYTES of all logs together, oldest first."""
+    tail = b""
+    for path in reversed(logs):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - (TAIL_BYTES - len(tail)), 0))
+            tail = file.read(TAIL_BYTES - len(tail)) + tail
+    return tail
 
 
 def uploading(uri: str | None, run_dir: Path) -> Uploads | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from aurl_trainer.contract import RunFile
 from aurl_trainer.monitor.records import RecordWriter
 from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId
@@ -58,6 +60,20 @@ def test_evaluations_and_saves_are_taken_note_of(tmp_path: Path) -> None:
     records.write("save", step=4, seconds=0.1, bytes=3, ok=True, message="")
     sight = Watch(tmp_path).look(NOBODY)
     assert (sight.step, sight.evaluated, sight.saved) == (4, 4, 4)
+
+
+def test_the_next_part_of_the_records_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aurl_trainer.monitor.records.PART_BYTES", 300)
+    watch = Watch(tmp_path)
+    records = take(tmp_path, FIRST)
+    begin(records, FIRST, None)
+    for number in range(1, 6):
+        step(records, number)
+        assert watch.look(NOBODY).step == number
+    for number in range(6, 21):
+        step(records, number)
+    assert watch.look(NOBODY).step == 20, "several parts in one look"
+    assert len(list((tmp_path / RunFile.RECORDS).iterdir())) > 3, "too few parts for this test"
 
 
 def test_a_torn_line_is_read_when_it_is_whole(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aurl_trainer.monitor import records as room
 from aurl_trainer.monitor.records import RecordWriter, read_records
 
 STEP = {"loss": 2.5, "lr": 1e-3, "tokens": 4096, "seconds": 0.5}
@@ -126,3 +127,51 @@ def test_the_start_names_the_node(tmp_path: Path) -> None:
     with RecordWriter(tmp_path, 1, 2, "worker-1") as writer:
         writer.write("start", generation=1, rank=2, world=3, total_steps=9)
     assert read_records(tmp_path)[0]["node"] == "worker-1"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bytes of a part: a few records."""
+    monkeypatch.setattr(room, "PART_BYTES", 400)
+    return 400
+
+
+def test_long_records_are_parts_that_are_read_as_one(tmp_path: Path, small: int) -> None:
+    with RecordWriter(tmp_path, 1, 0) as writer:
+        for step in range(1, 31):
+            writer.write("step", step=step, **STEP)
+    with RecordWriter(tmp_path, 1, 0) as again:
+        again.write("step", step=31, **STEP)
+    sizes = {p.name: p.stat().st_size for p in tmp_path.iterdir()}
+    assert {"gen-000001-rank-0000.jsonl", "gen-000001-rank-0000.001.jsonl"} < sizes.keys()
+    assert max(sizes.values()) <= small, f"a part is longer than {small} bytes: {sizes}"
+    assert len(sizes) < 31, "a part for each record"
+    found = read_records(tmp_path)
+    assert [r["step"] for r in found] == list(range(1, 32))
+    assert {(r["generation"], r["rank"]) for r in found} == {(1, 0)}
+
+
+def test_a_record_longer_than_a_part_is_a_part_of_its_own(tmp_path: Path, small: int) -> None:
+    with RecordWriter(tmp_path, 1, 0) as writer:
+        for step in (1, 2):
+            writer.write("audit", step=step, ids=list(range(small)))
+    assert len(list(tmp_path.iterdir())) == 2, "no part is empty"
+    assert [r["step"] for r in read_records(tmp_path)] == [1, 2]
+
+
+def test_records_of_the_same_instant_stay_in_the_order_of_their_parts(tmp_path: Path) -> None:
+    line = '{"kind":"end","at":1.0,"step":%d,"reason":"r"}\n'
+    for step, part in ((1, ""), (3, ".002"), (2, ".001"), (4, ".1000")):
+        (tmp_path / f"gen-000001-rank-0000{part}.jsonl").write_text(line % step)
+    assert [r["step"] for r in read_records(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_where_no_next_part_can_be_begun_the_last_one_grows(tmp_path: Path, small: int) -> None:
+    with RecordWriter(tmp_path, 1, 0) as writer:
+        (tmp_path / "gen-000001-rank-0000.001.jsonl").mkdir()
+        for step in range(1, 11):
+            writer.write("step", step=step, **STEP)
+        (tmp_path / "gen-000001-rank-0000.001.jsonl").rmdir()
+        writer.write("step", step=11, **STEP)
+    assert writer.path.name == "gen-000001-rank-0000.001.jsonl", "it is tried again"
+    assert [r["step"] for r in read_records(tmp_path)] == list(range(1, 12)) and not writer.lost

@@ -2,14 +2,13 @@
 
 In the run directory, where all nodes of one machine write; in pods also beside the checkpoints, where each
 keeps its records (monitor/uploads.py), since the pod that wrote them may be gone. What is read is bounded: of
-the newest generations' files of rank 0 the beginning and the end, which is where the last steps are.
+what rank 0 wrote in the newest generations the beginning and the end, which is where the last steps are.
 Not here: what follows from it (certificate.py).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from aurl_trainer.contract import Noted, RunFile
 from aurl_trainer.engine.resume.certificate import Done
 from aurl_trainer.errors import AurlTrainerError
+from aurl_trainer.monitor.record_files import record_files
 from aurl_trainer.monitor.records import parse
 from aurl_trainer.store.location.place import Location
 
@@ -25,12 +25,10 @@ FILES = 8
 
 HEAD_BYTES = 2**16
 TAIL_BYTES = 2**20
-"""What is read of each file: its beginning, which says what world it was, and its end."""
+"""What is read of each generation's: the beginning, which says what world it was, and the end."""
 
 SURROUNDINGS = frozenset({"Python", "Platform"})
 """Of a `setup` record's versions, those that change no bit of a loss."""
-
-_FIRST_RANK = re.compile(r"gen-(\d+)-rank-0000\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -73,46 +71,64 @@ def surroundings(versions: Mapping[str, str]) -> dict[str, str]:
     return {str(k): str(v) for k, v in versions.items() if k not in SURROUNDINGS}
 
 
-def _newest(names: Iterable[str], generation: int) -> dict[int, str]:
-    """Rank 0's files of the newest generations before this one, by generation."""
-    matches = (_FIRST_RANK.fullmatch(name) for name in names)
-    files = {int(m[1]): m[0] for m in matches if m is not None and int(m[1]) < generation}
+def _newest(names: Iterable[str], generation: int) -> dict[int, list[str]]:
+    """Rank 0's files of the newest generations before this one, by generation, each's in order."""
+    files: dict[int, list[str]] = {}
+    for file in record_files(names):
+        if file.rank == 0 and file.generation < generation:
+            files.setdefault(file.generation, []).append(file.name)
     return dict(sorted(files.items())[-FILES:])
 
 
 def _local(folder: Path, generation: int) -> dict[int, bytes]:
+    def size(name: str) -> int:
+        return (folder / name).stat().st_size
+
+    def read(name: str, start: int, end: int) -> bytes:
+        with (folder / name).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
     found = {}
     try:
-        for number, name in _newest((p.name for p in folder.iterdir()), generation).items():
-            with (folder / name).open("rb") as file:
-                size = file.seek(0, 2)
-                parts = []
-                for start, end in _ranges(size):
-                    file.seek(start)
-                    parts.append(file.read(end - start))
-            found[number] = b"\n".join(parts)
+        for number, names in _newest((p.name for p in folder.iterdir()), generation).items():
+            found[number] = b"\n".join(read(*ends) for ends in _ends(names, size))
     except OSError:
         pass  # no folder yet, or a file that went: there is less to compare
     return found
 
 
 def _kept(location: Location, generation: int, known: Mapping[int, bytes]) -> dict[int, bytes]:
+    place = location.below(RunFile.RECORDS)
     found = {}
-    for number, name in _newest(location.names(RunFile.RECORDS), generation).items():
+    for number, names in _newest(location.names(RunFile.RECORDS), generation).items():
         if number in known:
             continue
-        path = f"{RunFile.RECORDS}/{name}"
         try:
-            found[number] = b"\n".join(location.get(path, *r) for r in _ranges(location.size(path)))
+            found[number] = b"\n".join(place.get(*ends) for ends in _ends(names, place.size))
         except FileNotFoundError:
             continue
     return found
 
 
-def _ranges(size: int) -> list[tuple[int, int]]:
-    if size <= HEAD_BYTES + TAIL_BYTES:
-        return [(0, size)]
-    return [(0, HEAD_BYTES), (size - TAIL_BYTES, size)]
+def _ends(names: Sequence[str], size: Callable[[str], int]) -> list[tuple[str, int, int]]:
+    """What is read of files that follow one another, in order: of each its name, from where, to where."""
+    left, ends = TAIL_BYTES, []
+    for name in reversed(names):
+        end = size(name)
+        start = max(end - left, 0)
+        ends.append((name, start, end))
+        left -= end - start
+        if not left:
+            break
+    name, start, end = ends.pop()
+    if name != names[0]:
+        ends += [(name, start, end), (names[0], 0, min(size(names[0]), HEAD_BYTES))]
+    elif start > HEAD_BYTES:
+        ends += [(name, start, end), (name, 0, HEAD_BYTES)]
+    else:
+        ends.append((name, 0, end))
+    return ends[::-1]
 
 
 def _steps(records: list[dict[str, Any]], generation: int) -> Iterable[Done]:

@@ -9,6 +9,7 @@ import pytest
 
 from aurl_trainer.engine.resume import past as room
 from aurl_trainer.engine.resume.past import read_past
+from aurl_trainer.monitor import records
 from aurl_trainer.monitor.records import RecordWriter
 from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store.faulty import FaultyFileSystem
@@ -75,6 +76,46 @@ def test_what_another_pod_wrote_is_found_beside_the_checkpoints(tmp_path: Path) 
     generation(tmp_path / "here", 2, range(5, 9))
     found = read_past(tmp_path / "here", place, 3)
     assert sorted(found.steps) == list(range(1, 9)), "its own disk knows more of generation 2"
+
+
+def parts(folder: Path, monkeypatch: pytest.MonkeyPatch, each: int) -> None:
+    """Generations 1 and 2 in parts of at most `each` bytes: the second of many."""
+    monkeypatch.setattr(records, "PART_BYTES", each)
+    generation(folder, 1, range(1, 5), world=3)
+    generation(folder, 2, range(5, 105), world=2)
+    assert len(list(folder.glob("gen-000002-*"))) > 10
+
+
+def test_what_is_in_parts_is_read_as_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Location("faulty://bucket/run")
+    parts(tmp_path, monkeypatch, 1000)
+    for path in tmp_path.iterdir():
+        place.put(f"records/{path.name}", path.read_bytes())
+    for found in (read_past(tmp_path, None, 3), read_past(tmp_path / "nothing", place, 3)):
+        assert sorted(found.steps) == list(range(1, 105))
+        assert {found.steps[s].generation for s in range(5, 105)} == {2}
+        assert found.steps[104].world == 2, "the first part says what world it was"
+
+
+def test_of_parts_no_more_is_read_than_the_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, read = Location("faulty://bucket/run"), []
+    parts(tmp_path, monkeypatch, 1000)
+    for path in tmp_path.iterdir():
+        place.put(f"records/{path.name}", path.read_bytes())
+    monkeypatch.setattr(room, "TAIL_BYTES", 1500)
+    monkeypatch.setattr(room, "HEAD_BYTES", 400)
+    get = FaultyFileSystem.cat_file
+
+    def noted(self: FaultyFileSystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        data: bytes = get(self, path, start=start, end=end)
+        read.append((path.rpartition("/")[2], len(data)))
+        return data
+
+    monkeypatch.setattr(FaultyFileSystem, "cat_file", noted)
+    found = read_past(tmp_path / "nothing", place, 3)
+    assert 104 in found.steps and 60 not in found.steps and found.steps[104].world == 2
+    second = [size for name, size in read if name.startswith("gen-000002")]
+    assert sum(second) <= 1900 and len(second) <= 4, read
 
 
 def test_a_store_that_does_not_answer_leaves_less_to_compare_and_says_so(

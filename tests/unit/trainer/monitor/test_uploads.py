@@ -1,0 +1,112 @@
+"""What a pod keeps beside its checkpoints: all of it, as it grows, at a cost that does not grow with it."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aurl_trainer.monitor import uploads as room
+from aurl_trainer.monitor.record_files import PART_BYTES
+from aurl_trainer.monitor.records import RecordWriter
+from aurl_trainer.monitor.uploads import Uploads
+from aurl_trainer.store.location.place import Location
+from tests.unit.trainer.store.faulty import FaultyFileSystem
+
+PLACE = "faulty://bucket/run"
+
+
+@pytest.fixture
+def sent() -> Iterator[list[str]]:
+    """Names of the objects that are put, as they are put."""
+    names: list[str] = []
+
+    def note(number: int, kind: str, path: str) -> None:
+        if kind == "put":
+            names.append(path.partition("/bucket/run/")[2])
+
+    FaultyFileSystem.clear()
+    FaultyFileSystem.reset(note)
+    yield names
+    FaultyFileSystem.clear()
+
+
+def kept(name: str) -> bytes:
+    return Location(PLACE).get(name)
+
+
+def uploads(run: Path) -> Uploads:
+    return Uploads(Location(PLACE), run, "worker-0-0")
+
+
+def test_records_that_grow_are_kept_part_by_part(tmp_path: Path, sent: list[str]) -> None:
+    ids, sizes = list(range(20_000)), []
+    keeping = uploads(tmp_path)
+    with RecordWriter(tmp_path / "records", 1, 0) as records:
+        for step in range(1, 41):
+            records.write("audit", step=step, ids=ids)
+            sent.clear()
+            keeping.look()
+            sizes.append(sum(len(kept(name)) for name in sent))
+    written = {p.name: p.read_bytes() for p in (tmp_path / "records").iterdir()}
+    assert sum(map(len, written.values())) > 4 * PART_BYTES, "too few records for this test"
+    assert {name: kept(f"records/{name}") for name in written} == written, "not all that was written is kept"
+    assert max(sizes) <= PART_BYTES + 2 * len(str(ids)), "one look sends more than the part that is written"
+
+
+def test_what_has_not_changed_is_not_sent_again(tmp_path: Path, sent: list[str]) -> None:
+    keeping = uploads(tmp_path)
+    with RecordWriter(tmp_path / "records", 1, 0) as records:
+        records.write("end", step=1, reason="finished")
+    (tmp_path / "samples" / "step-1").mkdir(parents=True)
+    (tmp_path / "samples" / "step-1" / "a.mid").write_bytes(b"MThd")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "rank-0.log").write_text("trained\n")
+    keeping.look()
+    assert sorted(sent) == [
+        "logs/worker-0-0.log",
+        "records/gen-000001-rank-0000.jsonl",
+        "samples/step-1/a.mid",
+    ]
+    assert kept("logs/worker-0-0.log") == b"trained\n"
+    sent.clear()
+    keeping.look()
+    assert sent == []
+
+
+def log_of(run: Path, name: str, text: bytes, at: float, hole: int = 0) -> None:
+    """A log of `text` behind a `hole` of so many bytes, last written `at`."""
+    path = run / "logs" / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.seek(hole)
+        file.write(text)
+    os.utime(path, (at, at))
+
+
+def test_the_tail_of_a_long_log_costs_no_more_than_the_tail(tmp_path: Path, sent: list[str]) -> None:
+    log_of(tmp_path, "rank-0.log", b"the end\n", 1.0, hole=2**28)
+    keeping = uploads(tmp_path)
+    tracemalloc.start()
+    try:
+        keeping.look()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    tail = kept("logs/worker-0-0.log")
+    assert len(tail) == room.TAIL_BYTES and tail.endswith(b"the end\n")
+    assert peak < 16 * room.TAIL_BYTES, f"{peak} bytes of memory for a tail of {room.TAIL_BYTES}"
+
+
+def test_the_tail_is_the_last_of_all_logs_together_oldest_first(
+    tmp_path: Path, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "TAIL_BYTES", 10)
+    log_of(tmp_path, "c.log", b"not read\n", 1.0)
+    log_of(tmp_path, "b.log", b"older\n", 2.0)
+    log_of(tmp_path, "a.log", b"newer\n", 3.0)
+    uploads(tmp_path).look()
+    assert kept("logs/worker-0-0.log") == b"der\nnewer\n"
