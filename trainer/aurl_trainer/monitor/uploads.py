@@ -1,15 +1,18 @@
 """In a pod, whose disk goes with it: records, samples and the tail of the log, kept beside the checkpoints.
 
 A thread looks for what has changed every few seconds. A file that has is sent whole: records are in parts of
-bounded size (record_files.py), of a log goes its end. What cannot be written is said once and never fails
-training. Locally the run directory has it all already. Not here: checkpoints (store/, checkpoint/).
+bounded size (record_files.py), of a log goes its end. What cannot be sent is said once, tried again with the
+next look, and never fails training. Locally the run directory has it all already. Not here: checkpoints
+(store/, checkpoint/).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -55,25 +58,32 @@ class Uploads:
         self.look()
 
     def look(self) -> None:
-        """Sends what has changed since the last look. Never raises for what cannot be read or sent."""
-        try:
-            for folder in (RunFile.RECORDS, RunFile.SAMPLES):
-                for path in sorted((self._run_dir / folder).rglob("*")):
-                    if path.is_file() and self._changed(path):
-                        self._location.put(str(path.relative_to(self._run_dir)), path.read_bytes())
+        """Sends what has changed since it was last sent. Never raises for what cannot be read or sent."""
+        for folder in (RunFile.RECORDS, RunFile.SAMPLES):
+            for path in sorted((self._run_dir / folder).rglob("*")):
+                with self._saying():
+                    if path.is_file():
+                        self._send(str(path.relative_to(self._run_dir)), [path], path.read_bytes)
+        with self._saying():
             logs = sorted((self._run_dir / RunFile.LOGS).rglob("*.log"), key=lambda p: p.stat().st_mtime)
-            if [path for path in logs if self._changed(path)]:
-                self._location.put(f"{RunFile.LOGS}/{self._log_name}.log", _tail(logs))
+            self._send(f"{RunFile.LOGS}/{self._log_name}.log", logs, lambda: _tail(logs))
+
+    def _send(self, name: str, paths: list[Path], data: Callable[[], bytes]) -> None:
+        """Puts an object made of `paths`, if one of them has another size than when it was last put."""
+        sizes = {path: path.stat().st_size for path in paths}
+        if not sizes.items() <= self._sizes.items():
+            self._location.put(name, data())
+            self._sizes |= sizes  # only now: what could not be put is put the next time
+
+    @contextlib.contextmanager
+    def _saying(self) -> Iterator[None]:
+        """Errors are told, the first of all, and go no further."""
+        try:
+            yield
         except (AurlTrainerError, OSError) as error:
             if not self._said:
                 log.warning("records are not kept beside the checkpoints: %s", error)
             self._said = True
-
-    def _changed(self, path: Path) -> bool:
-        size = path.stat().st_size
-        changed = self._sizes.get(path) != size
-        self._sizes[path] = size
-        return changed
 
 
 def _tail(logs: list[Path]) -> bytes:

@@ -77,6 +77,48 @@ def test_what_has_not_changed_is_not_sent_again(tmp_path: Path, sent: list[str])
     assert sent == []
 
 
+def refuse(refused: str) -> None:
+    """From now on the store takes nothing whose name ends so."""
+
+    def fault(number: int, kind: str, path: str) -> None:
+        if kind == "put" and path.endswith(refused):
+            raise PermissionError("not now")
+
+    FaultyFileSystem.reset(fault)
+
+
+def a_run(folder: Path) -> None:
+    """Records of two generations, and a log."""
+    for generation in (1, 2):
+        with RecordWriter(folder / "records", generation, 0) as records:
+            records.write("end", step=generation, reason="finished")
+    log_of(folder, "rank-0.log", b"trained\n", 1.0)
+
+
+def test_what_could_not_be_sent_is_sent_again_although_it_has_not_changed(
+    tmp_path: Path, sent: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    a_run(tmp_path)
+    keeping = uploads(tmp_path)
+    refuse("")
+    keeping.look()
+    keeping.look()
+    assert Location(PLACE).names("") == []
+    assert caplog.text.count("not now") == 1, "it is said once"
+    FaultyFileSystem.reset()
+    keeping.look()
+    assert len(Location(PLACE).names("records")) == 2, "a file that failed once is never sent again"
+    assert kept("logs/worker-0-0.log") == b"trained\n", "nor is a log"
+
+
+def test_what_cannot_be_sent_keeps_nothing_else_from_being_sent(tmp_path: Path, sent: list[str]) -> None:
+    a_run(tmp_path)
+    refuse("gen-000001-rank-0000.jsonl")
+    uploads(tmp_path).look()
+    names = Location(PLACE).names("")
+    assert names == ["logs/worker-0-0.log", "records/gen-000002-rank-0000.jsonl"]
+
+
 def log_of(run: Path, name: str, text: bytes, at: float, hole: int = 0) -> None:
     """A log of `text` behind a `hole` of so many bytes, last written `at`."""
     path = run / "logs" / name
