@@ -13,6 +13,7 @@ from aurl_trainer.store.format.marks import aside_object
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.run_store import RunStore
 
 
 def set_aside(location: Location, name: CheckpointName, problems: Sequence[str]) -> None:
@@ -24,3 +25,9 @@ def set_aside(location: Location, name: CheckpointName, problems: Sequence[str])
 def take_back(location: Location, name: CheckpointName) -> None:
     """`name` counts again."""
     location.delete([aside_object(name)])
+
+
+def clear_gone(store: RunStore) -> None:
+    """Deletes the marks of checkpoints that were removed while somebody set them aside. For anybody."""
+    gone = [name for name in store.aside() if store.removed(name)]
+    store.location.delete([aside_object(name) for name in gone])

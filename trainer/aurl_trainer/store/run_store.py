@@ -92,6 +92,14 @@ class RunStore:
         """What each tag names, sorted by tag."""
         return tags_in(self.tag_marks())
 
+    def removed(self, name: CheckpointName) -> bool:
+        """Whether `name`, which was listed, is not committed any more. Asks for it: listings may lag."""
+        try:
+            self.location.size(name.manifest)
+        except FileNotFoundError:
+            return True
+        return False
+
     def manifest_bytes(self, name: CheckpointName) -> bytes:
         """The manifest's object. Raises DamagedError when it is gone."""
         try:

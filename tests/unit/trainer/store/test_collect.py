@@ -101,6 +101,18 @@ def test_nothing_is_removed_behind_a_damaged_newest(uri: str) -> None:
     assert fresh.valid() == names[1:]
 
 
+def test_marks_of_what_is_not_there_any_more_go(uri: str) -> None:
+    store, claim = open_run(uri)
+    names = [save(store, claim.id, n, n).checkpoint for n in (1, 2, 3)]
+    set_aside(store.location, names[1], ["a test"])
+    set_aside(store.location, CheckpointName(9, 9, claim.id), ["it was removed while it was looked at"])
+    visitor = RunStore(Location(uri))
+    collect(visitor, ONE_LEFT, dry_run=True)
+    assert len(visitor.aside()) == 2, "a dry run changed something"
+    collect(visitor, ONE_LEFT)
+    assert visitor.aside() == {names[1]} and visitor.valid() == [names[0], names[2]]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_bit_that_flipped_unseen_in_the_newest_keeps_the_older_ones(uri: str, count: int) -> None:
     store, claim = open_run(uri)

@@ -10,9 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from aurl_trainer.commands.checkpoints.app import app
+from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.contract import ExitCode
 from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError, RefusedError
+from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.store.made import flip, open_run, save
 
@@ -198,6 +201,49 @@ def test_repair_sets_aside_and_says_what_is_used(run: Path) -> None:
         name.unlink()
     code, text = call("verify", run, "--repair", "--json")
     assert code == ExitCode.CHECKPOINT and json.loads(text)["used"] is None
+
+
+def go_on(run: Path, latest: int, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    """The run goes on: between a visitor's look at which checkpoints are there, and its reading of them, it
+    saves once more and removes all but the `latest`."""
+    store, claim = open_run(str(run / "checkpoints"))
+    listed = RunStore.valid
+
+    def valid(self: RunStore) -> list[CheckpointName]:
+        names = listed(self)
+        monkeypatch.setattr(RunStore, "valid", listed)
+        save(store, claim.id, claim.next_number, 40)
+        retain(store, claim.id, KeepConfig(latest=latest, best=0, grace_seconds=0))
+        return names
+
+    monkeypatch.setattr(RunStore, "valid", valid)
+    return store
+
+
+def test_what_the_run_removed_meanwhile_is_not_damaged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = go_on(run, 2, monkeypatch)
+    code, text = call("verify", run, "--deep")
+    assert [n.step for n in store.committed()] == [30, 40], "nothing was removed meanwhile"
+    gone = "the run itself removed it meanwhile"
+    assert (code, text) == (0, f"step 10: {gone}\nstep 20: {gone}\nstep 30: whole\n")
+
+
+def test_what_the_run_removed_meanwhile_is_not_set_aside(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = go_on(run, 2, monkeypatch)
+    code, text = call("verify", run, "--repair", "--json")
+    found = json.loads(text)
+    assert code == 0 and [c["step"] for c in found["checkpoints"]] == [30]
+    assert [n[:7] for n in found["removed"]] == ["v000001", "v000002"]
+    assert store.aside() == frozenset(), "a mark stays for ever of what is not there"
+
+
+@pytest.mark.parametrize("which", ["", "@latest"])
+def test_all_that_was_to_be_looked_at_may_be_removed_meanwhile(
+    run: Path, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on(run, 1, monkeypatch)
+    with pytest.raises(RefusedError, match=r"v000003-.*the run itself removed it meanwhile; try again"):
+        call("verify", f"{run}{which}")
 
 
 def test_copy_and_promote_go_to_other_stores(run: Path, tmp_path: Path) -> None:

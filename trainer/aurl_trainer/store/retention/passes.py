@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError, UnavailableError
+from aurl_trainer.store.aside import clear_gone
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
     CheckpointName,
@@ -122,6 +123,7 @@ def collect(
     if not dry_run:
         done = _remove(store, plan, first)
         clear_superseded(store.location)
+        clear_gone(store)
         delete_old_partials(store.location)
         refresh_index(store)
     before = now - max(save_seconds, keep.grace_seconds)
@@ -214,7 +216,7 @@ def _check_newest(store: RunStore, plan: Plan, check: Callable[[RunStore, Checkp
     problems = check(store, newest).problems
     if not problems:
         return
-    if newest not in store.committed():
+    if store.removed(newest):
         raise RefusedError(f"{uri}: the run itself removed {newest} while it was read; try again")
     raise RefusedError(
         f"{uri}: nothing is removed while the newest checkpoint is damaged; "

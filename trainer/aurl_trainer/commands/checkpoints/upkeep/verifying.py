@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from aurl_trainer.store.run_store import RunStore
     from aurl_trainer.store.verify import Verdict
 
+REMOVED = "the run itself removed it meanwhile"
+"""What is said of a checkpoint that was there when they were listed."""
+
 
 def verify(
     checkpoint: Checkpoint,
@@ -30,6 +33,7 @@ def verify(
     Ends with exit code 5 when one is damaged, and names each damaged item.
     With --repair damaged ones are set aside: no reader takes them any more,
     nothing of them is deleted, and the exit code is 0 if a whole one is left.
+    What the run itself removes meanwhile is no damage.
 
     \b
     Examples:
@@ -37,17 +41,24 @@ def verify(
       aurl checkpoints verify gs://bucket/bach@step:1200 --deep
       aurl checkpoints verify s3://bucket/bach --deep --repair
     """
+    from aurl_trainer.errors import RefusedError
     from aurl_trainer.store.choose import resolve
     from aurl_trainer.store.verify import verify_records
 
     store = open_store(checkpoint.run)
     aside = store.aside()
     names = [resolve(store, checkpoint.which)] if checkpoint.said else _all(store, repair)
-    verdicts = []
+    verdicts, removed = [], []
     for name in names:
-        verdicts.append(check(store, name, deep=deep, quiet=as_json))
+        verdict = check(store, name, deep=deep, quiet=as_json)
+        if verdict.good or not store.removed(name):
+            verdicts.append(verdict)
+        else:
+            removed.append(name)
         if not as_json:
-            _say(verdicts[-1], deep)
+            _say(verdict, deep, removed=name in removed)
+    if not verdicts:
+        raise RefusedError(f"{store.location.uri}: {removed[-1]}: {REMOVED}; try again")
     records = list(verify_records(store))
     newest = _repair(store, verdicts, deep) if repair else None
     if as_json:
@@ -58,7 +69,10 @@ def verify(
             }
             for v in verdicts
         ]  # fmt: skip
-        answer = {"uri": store.location.uri, "deep": deep, "checkpoints": found, "records": records}
+        answer = {
+            "uri": store.location.uri, "deep": deep, "checkpoints": found,
+            "removed": [str(name) for name in removed], "records": records,
+        }  # fmt: skip
         typer.echo(json.dumps(answer | ({"used": str(newest) if newest else None} if repair else {})))
     else:
         for line in records:
@@ -94,7 +108,10 @@ def check(store: RunStore, name: CheckpointName, *, deep: bool, quiet: bool) -> 
         return verify_one(store, name, advance)
 
 
-def _say(verdict: Verdict, deep: bool) -> None:
+def _say(verdict: Verdict, deep: bool, *, removed: bool) -> None:
+    if removed:
+        typer.echo(f"step {verdict.name.step}: {REMOVED}")
+        return
     good = "whole" if deep else "whole, as far as its manifest and sizes tell"
     typer.echo(f"step {verdict.name.step}: " + (good if verdict.good else "DAMAGED"))
     for problem in verdict.problems:
