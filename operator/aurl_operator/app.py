@@ -112,7 +112,7 @@ async def pod(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
     runtime.heard_at = time.monotonic()
     body = {"kind": "Pod", **event["object"]}
     cache = runtime.cache
-    gone = event["type"] == GONE and await runtime.really_gone(body)
+    gone = event["type"] == GONE and await runtime.relist.really_gone(body)
     if event["type"] == GONE and not gone:
         return
     key: Key | None = cache.drop_pod(body, time.time()) if gone else cache.put_pod(body)

@@ -167,9 +167,56 @@ class Cache:
             return None
         if not _is_of(pod, entry.uid):
             return None
-        entry.pods[uid] = _trimmed(pod)
+        if uid not in entry.pods or _version(pod) >= _version(entry.pods[uid]):
+            entry.pods[uid] = _trimmed(pod)
         entry.vanished.setdefault(uid, now)
         return key
+
+    def held_jobs(self, namespace: str | None) -> list[Json]:
+        """Jobs that are known to exist, in one namespace or in all."""
+        return [e.job for key, e in self.entries.items() if namespace in (None, key[0])]
+
+    def held_pods(self, namespace: str | None) -> list[Json]:
+        """Pods that are known to exist, in one namespace or in all."""
+        found = [
+            p for key, pods in self._orphans.items() if namespace in (None, key[0]) for p in pods.values()
+        ]
+        for key, entry in self.entries.items():
+            if namespace in (None, key[0]):
+                found += [pod for uid, pod in entry.pods.items() if uid not in entry.vanished]
+        return found
+
+    def holds_job(self, job: Json) -> bool:
+        """Whether this very job is known to exist."""
+        entry = self.entries.get(_key(job))
+        return entry is not None and entry.uid == job["metadata"]["uid"]
+
+    def holds_pod(self, pod: Json) -> bool:
+        """Whether this very pod is known to exist."""
+        key, uid = (pod["metadata"]["namespace"], job_name(pod) or ""), pod["metadata"]["uid"]
+        entry = self.entries.get(key)
+        if entry is None:
+            return uid in self._orphans.get(key, {})
+        return uid in entry.pods and uid not in entry.vanished
+
+    def lacks_job(self, job: Json) -> bool:
+        """Whether this job, of which the metadata is enough, would be news."""
+        entry = self.entries.get(_key(job))
+        if entry is None or entry.uid != job["metadata"]["uid"]:
+            return True
+        return _version(job) > _version(entry.job)
+
+    def lacks_pod(self, pod: Json) -> bool:
+        """Whether this pod of a job, of which the metadata is enough, would be news."""
+        name, uid = job_name(pod), pod["metadata"]["uid"]
+        if name is None:
+            return False
+        key = (pod["metadata"]["namespace"], name)
+        entry = self.entries.get(key)
+        if entry is not None and not _is_of(pod, entry.uid):
+            return False
+        known = (self._orphans.get(key, {}) if entry is None else entry.pods).get(uid)
+        return known is None or _version(pod) > _version(known)
 
     def put_machine(self, node: Json) -> set[Key]:
         """Takes in a machine. Returns the jobs to which that matters."""

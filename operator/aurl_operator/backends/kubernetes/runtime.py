@@ -1,7 +1,7 @@
 """The operator while it works: a client, what is known, the queue, its workers, and who asks for progress.
 
 Everything is listed before the first look, so that no job is taken for one without pods. Not here: events of
-the watches (app.py), which replica works (lease.py).
+the watches (app.py), what they have missed (relist.py), which replica works (lease.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from typing import Any
 
 from aurl_operator import metrics
 from aurl_operator.api import names
@@ -20,12 +19,12 @@ from aurl_operator.backends.kubernetes.act import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
-from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenError, NotFoundError
+from aurl_operator.backends.kubernetes.client.errors import ApiError
 from aurl_operator.backends.kubernetes.controller import RESYNC_SECONDS, Controller
 from aurl_operator.backends.kubernetes.namespaces import AGAIN_SECONDS, listed
 from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
-from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.progress import Poller
+from aurl_operator.backends.kubernetes.relist import Relist
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Lane, Queue
 from aurl_operator.settings import Settings
@@ -59,6 +58,8 @@ class Runtime:
         defaults = PodDefaults(image=settings.default_image)
         self._hands = Hands(api, self.cache, defaults, Pace(settings.creates_per_second))
         self._controller = Controller(api, self.cache, self.queue, self._hands, defaults)
+        served: tuple[str | None, ...] = settings.namespaces or (None,)
+        self.relist = Relist(api, self.cache, self.queue, self._hands, served)
         self._poller = Poller(self.cache, lambda key: self.queue.add(key, Lane.NEWS))
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -79,7 +80,9 @@ class Runtime:
                 self.queue.add(key)
         log.info("%d jobs listed in %.1f s", len(self.cache.entries), time.monotonic() - started)
         work = [self._controller.work() for _ in range(self.settings.workers)]
-        self._tasks = [asyncio.create_task(job) for job in (*work, self._poller.run(), self._watch())]
+        self._tasks = [
+            asyncio.create_task(job) for job in (*work, self._poller.run(), self.relist.run(), self._watch())
+        ]
         self.working = True
 
     async def stop(self) -> None:
@@ -89,28 +92,6 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-
-    async def really_gone(self, pod: dict[str, Any]) -> bool:
-        """Whether a pod that left the watch is gone. If it only lost its label, it gets it back."""
-        metadata, job = pod["metadata"], job_name(pod)
-        if metadata.get("deletionTimestamp") is not None or job is None:
-            return True
-        path = paths.pod(metadata["namespace"], metadata["name"])
-        try:
-            now = await self._api.get(path)
-            if now["metadata"]["uid"] != metadata["uid"]:
-                return True
-            labels = {names.MANAGED_BY: names.MANAGER}
-            version = now["metadata"]["resourceVersion"]
-            await self._api.merge(path, {"metadata": {"resourceVersion": version, "labels": labels}})
-        except NotFoundError:
-            return True
-        except ApiError as error:
-            log.warning("pod %s lost the label %s: %s", metadata["name"], names.MANAGED_BY, error.message)
-            entry = self.cache.entries.get((metadata["namespace"], job))
-            if entry is not None and isinstance(error, ForbiddenError):
-                await self._hands.denied(entry, error)
-        return False
 
     def ready(self) -> str | None:
         """None if all is well, else what is not."""

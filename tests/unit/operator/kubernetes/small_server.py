@@ -30,6 +30,8 @@ class SmallServer:
         """Parts of paths: a call to such a path is answered by 503."""
         self.forbidden: tuple[tuple[str, str], ...] = ()
         """Verbs of HTTP and parts of paths: such a call is answered by 403."""
+        self.late: dict[str, list[dict[str, Any]]] = {}
+        """Lists by path, as a cache that is behind has them: for whoever asks for any version."""
         self._version = 0
 
     @contextlib.asynccontextmanager
@@ -67,6 +69,8 @@ class SmallServer:
             if request.method == verb and part in request.path:
                 words = f'x "{request.path}" is forbidden: User "operator" cannot {verb} {part}'
                 return web.json_response({"message": words}, status=403)
+        if request.query.get("resourceVersion") == "0" and request.path in self.late:
+            return web.json_response({"items": self.late[request.path]})
         sent = await request.json() if request.can_read_body else {}
         status, body = self._done(request.method, request.path, request.content_type, sent)
         return web.json_response(body, status=status)
