@@ -7,7 +7,8 @@ How a backend fills it:
 - A process belongs to `(role, index, attempt, round)` exactly as `Start` named it: keep these with the
   process (labels; a small file). `uid` is unique for ever, also among attempts.
 - A start that was refused (quota, no such program) is a `Refusal` in the next observations, until it is
-  tried again.
+  tried again. It carries the `metadata.generation` and the `resume` under which it came: it says nothing of a
+  job that was changed since, or is to try again.
 - `end` gives facts, not conclusions: core/causes.py concludes. Facts once given for a UID do not change.
 - `stopping_since` is when SIGTERM (cluster: a deletion) was sent to the process by anyone; None: not yet.
 - `notice` is an announcement by the machine's owner that it will go (spot notice, cordon): not our own stop.
@@ -149,6 +150,8 @@ class Refusal:
     attempt: int
     waiting: Waiting
     at: float
+    generation: int | None = None
+    resume: str | None = None
 
 
 @dataclass(frozen=True)

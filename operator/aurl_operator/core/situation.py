@@ -12,7 +12,7 @@ from typing import Any, Self
 from aurl_operator.api.spec import JobSpec
 from aurl_operator.api.status import JobPhase
 from aurl_operator.core.memory import Memory, Outcome, Stop
-from aurl_operator.core.observed import Observed, Process, Role, State
+from aurl_operator.core.observed import Observed, Process, Refusal, Role, State
 from aurl_trainer.contract import ExitCode, LedgerEntry
 
 
@@ -55,6 +55,12 @@ class Situation:
     def elastic(self) -> bool:
         """Whether agents meet through a store; a job of at most one node needs none."""
         return self.spec.nodes.max > 1
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Starts that were refused for the job as it is now."""
+        now = (self.observed.job.metadata.generation, self.observed.resume)
+        return tuple(r for r in self.observed.refusals if (r.generation, r.resume) == now)
 
     def living(self, role: Role) -> tuple[Process, ...]:
         """Processes of a role that have not ended, lowest index first."""

@@ -142,6 +142,7 @@ class Hands:
         job = entry.parsed
         slot = (start.role, start.index)
         entry.refusals.pop(slot, None)
+        resume = (entry.job["metadata"].get("annotations") or {}).get(names.RESUME)
         body = _elsewhere(pod(job, start, self._defaults), entry)
         await self._pace.wait()
         try:
@@ -157,13 +158,21 @@ class Hands:
                     else f"{error.message}, and is not of this job: delete it or rename the job"
                 )
                 waiting = Waiting(WaitingReason.REFUSED, words)
-                entry.refusals[slot] = Refusal(start.role, start.index, start.attempt, waiting, time.time())
+                entry.refusals[slot] = Refusal(
+                    start.role,
+                    start.index,
+                    start.attempt,
+                    waiting,
+                    time.time(),
+                    job.metadata.generation,
+                    resume,
+                )
                 return
         except UnavailableError:
             # It may exist or not. If it does, it will be seen; if not, its number is given up.
             return
         except ApiError as error:
-            entry.refusals[slot] = refusal(start, error, time.time())
+            entry.refusals[slot] = refusal(start, error, time.time(), job.metadata.generation, resume)
             log.info("%s refused: %s", start.name, error.message)
             return
         self._cache.put_pod(made)

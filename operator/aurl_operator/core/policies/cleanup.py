@@ -73,7 +73,7 @@ def _deleted(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Act
         s = s.wake(due) if s.now < due else s.stop(cleaner.uid, "takes too long", kill=True)
     if s.living(Role.CLEANER) or any(i.role is Role.CLEANER for i in s.memory.starting):
         return s, ()
-    refused = next((r for r in s.observed.refusals if r.role is Role.CLEANER), None)
+    refused = next((r for r in s.refusals if r.role is Role.CLEANER), None)
     if refused is not None:
         return _let_go(s, f"checkpoints stay: the cleaner was refused: {refused.waiting.message}")
     if s.memory.attempts.get(slot(Role.CLEANER, 0), 0) >= TRIES:

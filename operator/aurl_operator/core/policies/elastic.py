@@ -158,7 +158,7 @@ def _pending(s: Situation, role: Role) -> list[Intent]:
 
 def _refused(s: Situation, role: Role) -> tuple[Situation, bool]:
     """Whether the last try was refused too short a time ago."""
-    again = max((r.at + RETRY_SECONDS for r in s.observed.refusals if r.role is role), default=0.0)
+    again = max((r.at + RETRY_SECONDS for r in s.refusals if r.role is role), default=0.0)
     return s.wake(again), s.now < again
 
 

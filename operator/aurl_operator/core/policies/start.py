@@ -20,12 +20,20 @@ PAUSE = Backoff(initialSeconds=30, factor=2.0, maxSeconds=900)
 
 
 def refuse_impossible(s: Situation) -> Situation:
-    """Fails the job at once if something of it can never start."""
+    """Fails the job at once if something of it can never start; not what is on its way out.
+
+    A job that tries again after it failed puts others in the place of what stayed from then and cannot start.
+    """
+    revived = s.observed.memory.outcome is not None and s.memory.outcome is None
     for process in s.observed.processes:
         waiting = process.waiting
-        if waiting is not None and waiting.final and process.uid in s.memory.live and s.open:
+        if waiting is None or not waiting.final or process.uid not in s.memory.live or not s.open:
+            continue
+        if revived:
+            s = s.stop(process.uid, "cannot start; the job tries again", kill=True)
+        elif process.uid not in s.memory.stopping:
             s = s.fail("CannotStart", f"{process.name}: {waiting.message}")
-    for refusal in s.observed.refusals:
+    for refusal in s.refusals:
         if refusal.waiting.final and s.open:
             name = node_name(refusal.role, refusal.index)
             s = s.fail("CannotStart", f"{name}: {refusal.waiting.message}")
@@ -75,7 +83,7 @@ def _timed_out(s: Situation) -> Situation:
 
 def blocking(s: Situation) -> Waiting | None:
     """The most telling reason why something does not run: the first that is not merely starting."""
-    found: list[Waiting] = [r.waiting for r in s.observed.refusals]
+    found: list[Waiting] = [r.waiting for r in s.refusals]
     processes: list[Process] = [*s.living(Role.STORE), *s.nodes]
     found += [p.waiting for p in processes if p.waiting is not None]
     telling = [w for w in found if w.reason is not WaitingReason.STARTING]

@@ -68,6 +68,8 @@ class Desk:
         self.memory = Memory()
         self.processes: dict[str, Process] = {}
         self.refusals: tuple[Refusal, ...] = ()
+        self.generation: int | None = None
+        self.resume: str | None = None
         self.suspended = False
         self.deleting = False
         self.progress: Progress | None = None
@@ -77,16 +79,18 @@ class Desk:
     def look(self, after: float = 0.0) -> Plan:
         """Reconciles once, `after` seconds later, over what is there."""
         self.now += after
+        metadata = self.job.metadata.model_copy(update={"generation": self.generation})
         plan = reconcile(
             Observed(
                 now=self.now,
-                job=self.job,
+                job=self.job.model_copy(update={"metadata": metadata}),
                 run_id="run",
                 memory=self.memory,
                 processes=tuple(self.processes.values()),
                 progress=self.progress,
                 reached_since=self.reached_since,
                 refusals=self.refusals,
+                resume=self.resume,
                 suspended=self.suspended,
                 deleting=self.deleting,
                 capabilities=self.capabilities,

@@ -8,8 +8,8 @@ import pytest
 
 from aurl_operator.api.status import JobPhase
 from aurl_operator.backends.kubernetes.events import told
-from aurl_operator.core.observed import LOCAL, End, State, Waiting, WaitingReason
-from aurl_operator.core.plan import DeleteJob, Release, Remove
+from aurl_operator.core.observed import LOCAL, End, Refusal, Role, State, Waiting, WaitingReason
+from aurl_operator.core.plan import DeleteJob, Plan, Release, Remove
 from aurl_operator.core.policies import cleanup, hang
 from aurl_operator.core.revive import revive
 from aurl_trainer.contract import Cause, ExitCode
@@ -143,6 +143,56 @@ def test_what_can_never_start_fails_the_job_at_once() -> None:
     plan = desk.look(1.0)
     assert plan.outcome is not None and plan.outcome.reason == "CannotStart"
     assert "image name is invalid" in plan.outcome.message
+
+
+@pytest.mark.parametrize("mended", ["the job", "its surroundings"])
+def test_a_job_that_failed_since_its_pod_was_refused_goes_on_when_that_is_mended(mended: str) -> None:
+    desk = Desk(make_job())
+    desk.generation = 1
+    desk.look()
+    refused = Waiting(WaitingReason.REFUSED, "volume x: not found", final=True)
+    desk.refusals = (Refusal(Role.NODE, 0, 0, refused, desk.now, generation=1),)
+    assert desk.look(1.0).outcome is not None, "expected what can never start to fail the job"
+    if mended == "the job":
+        desk.generation = 2
+    desk.resume = "token"
+    plan = desk.look(100.0)
+    assert plan.outcome is None, f"expected the old refusal not to count, found {plan.outcome}"
+    assert [s.name for s in plan.starts] == ["worker-0-0"]
+    desk.refusals = (Refusal(Role.NODE, 0, 0, refused, desk.now, desk.generation, desk.resume),)
+    assert desk.look(1.0).outcome is not None, "expected a refusal of what was mended to count again"
+
+
+def test_a_resumed_job_replaces_the_pod_that_could_not_start() -> None:
+    desk = Desk(make_job(cleanup={"pods": "None"}))
+    waiting = Waiting(WaitingReason.IMAGE, "image name is invalid", final=True)
+    desk.start(desk.look(), state=State.WAITING, ready=False, waiting=waiting)
+    assert desk.look(1.0).outcome is not None
+    desk.resume = "token"
+    plan = desk.look(100.0)
+    assert plan.outcome is None and [(s.name, s.kill) for s in plan.stops] == [("worker-0-0", True)]
+    assert desk.look(1.0).outcome is None, "expected a pod on its way out not to fail the job again"
+    desk.end("worker-0-0", End(desk.now, signal=9))
+    assert [s.name for s in desk.look(1.0).starts] == ["worker-0-1"]
+    assert desk.memory.restarts == {}, "expected no loss to be charged"
+
+
+def test_a_refusal_from_before_a_change_is_not_named_any_more() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 3}))
+    desk.generation = 1
+    desk.running()
+    desk.end("worker-2-0", died(desk.now, Cause.PREEMPTED))
+    desk.look(1.0)
+    waiting = Waiting(WaitingReason.QUOTA, "exceeded quota: pods")
+    desk.refusals = (Refusal(Role.NODE, 2, 1, waiting, desk.now, generation=1),)
+    assert "Quota" in _degraded(desk.look(10.0))
+    desk.job = make_job(nodes={"min": 1, "max": 4})
+    desk.generation = 2
+    assert "Quota" not in _degraded(desk.look(1.0))
+
+
+def _degraded(plan: Plan) -> str:
+    return next(c.message for c in plan.status.conditions if c.type == "Degraded")
 
 
 def test_a_world_that_stands_still_is_killed_and_charged_as_one_hang() -> None:

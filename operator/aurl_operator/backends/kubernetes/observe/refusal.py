@@ -7,9 +7,11 @@ from aurl_operator.core.observed import Refusal, Waiting, WaitingReason
 from aurl_operator.core.plan import Start
 
 
-def refusal(start: Start, error: ApiError, now: float) -> Refusal:
-    """The refusal of `start` by the API server."""
-    return Refusal(start.role, start.index, start.attempt, _waiting(error), now)
+def refusal(
+    start: Start, error: ApiError, now: float, generation: int | None = None, resume: str | None = None
+) -> Refusal:
+    """The refusal of `start` by the API server, for the job of this generation and this token to resume."""
+    return Refusal(start.role, start.index, start.attempt, _waiting(error), now, generation, resume)
 
 
 def _waiting(error: ApiError) -> Waiting:
