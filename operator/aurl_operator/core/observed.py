@@ -130,6 +130,8 @@ class Process:
     address: str | None = None
     """`host:port` of a store, as soon as it is known, even before it is ready."""
     end: End | None = None
+    lingers: bool = False
+    """It has ended and yet holds its place on a machine: another container of its pod still runs."""
 
     def __post_init__(self) -> None:
         if (self.state is State.ENDED) != (self.end is not None):

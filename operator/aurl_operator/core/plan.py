@@ -71,10 +71,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class Remove:
-    """Remove what is left of an ended process."""
+    """Remove what is left of an ended process. `grace_seconds`: for what may still run beside it."""
 
     uid: str
     name: str
+    grace_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

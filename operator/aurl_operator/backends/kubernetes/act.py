@@ -68,7 +68,7 @@ class Hands:
                 _suspect(entry, action.uid)
             await self._delete_pod(entry, action.uid, grace)
         elif isinstance(action, Remove):
-            await self._delete_pod(entry, action.uid, 0)
+            await self._delete_pod(entry, action.uid, int(action.grace_seconds))
         elif isinstance(action, DeleteJob):
             with contextlib.suppress(NotFoundError, ConflictError):
                 await self._api.delete(paths.job(namespace, entry.job["metadata"]["name"]), uid=entry.uid)

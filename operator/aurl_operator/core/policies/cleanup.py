@@ -1,6 +1,7 @@
 """What goes when a job has ended or is deleted: nodes, store, remains of pods, checkpoints, the object.
 
-While a job runs, only the remains of its last `REMAINS` ended processes are kept. Checkpoints are deleted by
+While a job runs, only the remains of its last `REMAINS` ended processes are kept, and none that still hold a
+machine: a replacement may need it. Checkpoints are deleted by
 a cleaner, a process of the job's own image with the job's own secret, in at most `TRIES` tries: the job's
 deletion is never blocked for ever, and what stays is told. Not here: when a job has ended (the others).
 """
@@ -20,6 +21,9 @@ from aurl_trainer.contract import Cause, LedgerEntry
 REMAINS = 10
 """Ended processes whose remains stay while the job runs."""
 
+LINGER_SECONDS = 10.0
+"""What other containers of an ended node's pod get to end."""
+
 TRIES = 3
 """Cleaners started before the job is let go with its checkpoints."""
 
@@ -30,13 +34,14 @@ CLEANER_SECONDS = 600.0
 def clean(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Action, ...]]:
     """Stops what is to stop, and says what to remove."""
     if s.observed.deleting:
-        return _deleted(s, ended)
+        s, actions = _deleted(s, ended)
+        return s, (*_lingering(s), *actions)
     if s.memory.outcome is not None:
         return _after_end(s)
     if s.suspended and not s.nodes:
         for store in s.living(Role.STORE):
             s = s.stop(store.uid, "suspended")
-    return s, _old_remains(s)
+    return s, (*_lingering(s), *_old_remains(s))
 
 
 def _after_end(s: Situation) -> tuple[Situation, tuple[Action, ...]]:
@@ -47,8 +52,11 @@ def _after_end(s: Situation) -> tuple[Situation, tuple[Action, ...]]:
     if cleanup.pods != "None" or not removable:
         s = _stop_all(s, "the job has ended")
     actions: list[Action] = []
+    if cleanup.pods != "None":
+        actions += _lingering(s)
     if cleanup.pods == "All":
-        actions += [Remove(p.uid, p.name) for p in s.observed.processes if p.state is State.ENDED]
+        rest = [p for p in s.observed.processes if p.state is State.ENDED and not p.lingers]
+        actions += [Remove(p.uid, p.name) for p in rest]
     if cleanup.ttl_seconds_after_finished is not None and removable:
         due = outcome.at + cleanup.ttl_seconds_after_finished
         if s.now >= due:
@@ -99,7 +107,14 @@ def _stop_all(s: Situation, reason: str) -> Situation:
     return s
 
 
+def _lingering(s: Situation) -> tuple[Remove, ...]:
+    found = [p for p in s.observed.processes if p.lingers and not p.stopping and p.uid in s.memory.booked]
+    return tuple(Remove(p.uid, p.name, LINGER_SECONDS) for p in found)
+
+
 def _old_remains(s: Situation) -> tuple[Remove, ...]:
-    remains = [p for p in s.observed.processes if p.end is not None and p.uid in s.memory.booked]
+    remains = [
+        p for p in s.observed.processes if p.end is not None and not p.lingers and p.uid in s.memory.booked
+    ]
     remains.sort(key=lambda p: (p.end.at if p.end else 0.0, p.name))
     return tuple(Remove(p.uid, p.name) for p in remains[: max(0, len(remains) - REMAINS)])

@@ -276,6 +276,31 @@ def test_old_remains_are_removed_while_a_job_runs() -> None:
     assert [a.name for a in plan.actions if isinstance(a, Remove)] == ["worker-0-0", "worker-0-1"]
 
 
+def test_a_node_that_ended_gives_its_machine_back_whatever_runs_beside_it() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.PREEMPTED))
+    desk.change("worker-1-0", lingers=True)
+    for _ in range(2):
+        plan = desk.look(1.0)
+        assert [(a.name, a.grace_seconds) for a in plan.actions if isinstance(a, Remove)] == [
+            ("worker-1-0", cleanup.LINGER_SECONDS)
+        ]
+    desk.change("worker-1-0", stopping_since=desk.now)
+    assert not [a for a in desk.look(1.0).actions if isinstance(a, Remove)], "expected it to be told once"
+
+
+@pytest.mark.parametrize(("pods", "removes"), [("None", 0), ("Running", 1), ("All", 1)])
+def test_cleanup_of_a_pod_that_runs_on_after_the_end(pods: str, removes: int) -> None:
+    desk = Desk(make_job(cleanup={"pods": pods}))
+    desk.running()
+    desk.end("worker-0-0", End(desk.now, exit_code=0))
+    desk.change("worker-0-0", lingers=True)
+    plan = desk.look()
+    assert plan.outcome is not None
+    assert len([a for a in plan.actions if isinstance(a, Remove)]) == removes
+
+
 def test_time_to_live_deletes_the_job_after_its_end() -> None:
     desk = Desk(make_job(cleanup={"ttlSecondsAfterFinished": 50}))
     desk.running()

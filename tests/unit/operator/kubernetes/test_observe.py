@@ -151,6 +151,13 @@ def test_waiting_has_a_named_reason(
     assert (found.waiting.reason, found.waiting.final) == (reason, final)
 
 
+def test_a_pod_whose_other_container_runs_on_lingers() -> None:
+    alone = process(pod(**ended(70)), Sight(AT))
+    beside = process(pod(**ended(70) | {"phase": "Running"}), Sight(AT))
+    assert alone is not None and alone.end is not None and not alone.lingers
+    assert beside is not None and beside.end is not None and beside.lingers
+
+
 def test_a_deletion_that_we_did_not_order_is_a_notice() -> None:
     noticed = process(pod(**RUNNING, metadata=DELETED), Sight(AT))
     ours = process(pod(**RUNNING, metadata=DELETED), Sight(AT, ours=True))

@@ -117,6 +117,7 @@ def process(pod: Pod, sight: Sight) -> Process | None:
         stopping_since=_deleted_at(metadata),
         address=_endpoint(address) if address and who.role is Role.STORE else None,
         end=end,
+        lingers=_lingers(status, container) and sight.vanished is None,
     )
 
 
@@ -139,6 +140,11 @@ def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
 def _began(container: Mapping[str, Any]) -> bool:
     now, last = container.get("state") or {}, container.get("lastState") or {}
     return any(key in now or key in last for key in ("running", "terminated"))
+
+
+def _lingers(status: Mapping[str, Any], container: Mapping[str, Any]) -> bool:
+    """Whether the pod runs on without our container, as one with a container beside it does."""
+    return status.get("phase") == "Running" and "terminated" in (container.get("state") or {})
 
 
 def _is_ready(status: Mapping[str, Any]) -> bool:
