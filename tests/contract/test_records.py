@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aurl_trainer.contract import (
@@ -68,6 +68,74 @@ def test_a_newer_writer_may_add_fields_but_a_newer_version_is_refused() -> None:
 def test_anything_else_is_a_record_error(text: str) -> None:
     with pytest.raises(RecordError):
         Termination.from_json(text)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", "abc"),
+        ("step", None),
+        ("step", 1.5),
+        ("step", 2**63),
+        ("rank", True),
+        ("at", "x"),
+        ("at", float("nan")),
+        ("at", 1e300),
+        ("loss", "low"),
+        ("loss", [1.0]),
+        ("music", [1]),
+        ("music", {"a": "b"}),
+        ("warnings", "none"),
+        ("last_durable_name", 7),
+        ("last_durable_name", "\ud800"),
+        ("phase", 1),
+        ("noted", 5),
+    ],
+)
+def test_a_progress_with_a_wrong_type_is_no_record(field: str, value: object) -> None:
+    text = json.dumps(json.loads(PROGRESS.to_json()) | {field: value})
+    with pytest.raises(RecordError):
+        Progress.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 60_000, '{"v": 1, "step": ' + "[" * 60_000, '{"v": 1' + "1" * 9000 + "}"]
+)
+def test_what_json_cannot_hold_is_no_record(text: str) -> None:
+    with pytest.raises(RecordError):
+        Progress.from_json(text)
+
+
+def test_numbers_that_are_not_finite_are_none_for_writers_and_readers() -> None:
+    nan, inf = float("nan"), float("inf")
+    bad = {"loss": nan, "val_loss": inf, "tokens_per_second": -inf, "music": {"good": 0.5, "bad": nan}}
+    made = dataclasses.replace(PROGRESS, **bad)
+    read = Progress.from_json(json.dumps(json.loads(PROGRESS.to_json()) | bad))
+    for one in (made, read):
+        assert (one.loss, one.val_loss, one.tokens_per_second) == (None, None, None)
+        assert one.music == {"good": 0.5}
+    assert "NaN" not in made.to_json() and "Infinity" not in made.to_json()
+    big = PROGRESS.to_json().replace("2.5", "1e999")
+    assert Progress.from_json(big).loss is None
+
+
+@settings(max_examples=50)
+@given(st.sampled_from([f.name for f in dataclasses.fields(Progress)]), _JSON)
+def test_a_progress_that_is_read_can_be_put_into_a_status(field: str, value: object) -> None:
+    try:
+        text = json.dumps(json.loads(PROGRESS.to_json()) | {field: value})
+        read = Progress.from_json(text)
+    except RecordError:
+        return
+    json.dumps(json.loads(read.to_json()), allow_nan=False).encode()
+    assert Progress.from_json(read.to_json()) == read
 
 
 @given(st.text(max_size=5000), st.text(max_size=9000))

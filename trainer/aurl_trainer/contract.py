@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 VERSION = 1
 """Version of every record here. A reader accepts its own version and older ones."""
@@ -184,8 +187,16 @@ class RecordError(ValueError):
     """A record is not what its kind requires; the message says which field."""
 
 
+_YEAR_10000 = 253_402_300_800
+"""Seconds since the epoch: no calendar reads further."""
+
+
 class _Record:
-    """JSON form of the frozen dataclasses below: flat, versioned, unknown fields ignored on reading."""
+    """JSON form of the frozen dataclasses below: flat, versioned, unknown fields ignored on reading.
+
+    A record may come from a stranger: types are checked when one is read. A number that is not finite is read
+    as null.
+    """
 
     def to_json(self) -> str:
         """One line of JSON with `v`, without fields that are None."""
@@ -196,18 +207,76 @@ class _Record:
     def from_json(cls, text: str | bytes) -> Self:
         """The record in `text`. Raises RecordError for anything that is not one."""
         try:
-            raw: Any = json.loads(text)
-        except ValueError as error:
+            raw: Any = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{cls.__name__}: not JSON: {error}") from None
         if not isinstance(raw, dict):
             raise RecordError(f"{cls.__name__}: expected an object, found {type(raw).__name__}")
         if not isinstance(raw.get("v"), int) or raw["v"] > VERSION:
             raise RecordError(f"{cls.__name__}: version {raw.get('v')!r} is not one this Aurl reads")
-        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         try:
-            return cls(**{k: v for k, v in raw.items() if k in known})
+            return cls.from_object(raw)
         except (TypeError, ValueError) as error:
             raise RecordError(f"{cls.__name__}: {error}") from None
+
+    @classmethod
+    def from_object(cls, raw: dict[str, Any]) -> Self:
+        """The record with the fields of `raw`. Raises TypeError or ValueError if it is none."""
+        kinds = _kinds(cls)  # type: ignore[arg-type]
+        values = {name: _without_nulls(raw[name]) for name in kinds if name in raw}
+        wrong = [name for name, value in values.items() if not _fits(value, kinds[name])]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: not of the type that is expected there")
+        if not 0 <= values.get("at", 0) < _YEAR_10000:
+            raise ValueError("at: expected seconds since the epoch")
+        return cls(**values)
+
+
+@functools.cache
+def _kinds(record: type[_Record]) -> dict[str, Any]:
+    """The types of a record's fields."""
+    return get_type_hints(record)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _without_nulls(value: Any) -> Any:
+    """Of figures by name, those that are there."""
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether `value`, read from JSON, is what a field of type `kind` takes."""
+    of = get_origin(kind)
+    if of is UnionType:
+        return any(_fits(value, one) for one in get_args(kind))
+    if of is list:
+        return isinstance(value, list) and all(_fits(one, get_args(kind)[0]) for one in value)
+    if of is dict:
+        return (
+            isinstance(value, dict)
+            and all(_fits(part, str) for part in value)
+            and all(_fits(part, get_args(kind)[1]) for part in value.values())
+        )
+    if kind in (int, float):
+        whole = type(value) is int and abs(value) < 2**63
+        return whole or (kind is float and type(value) is float)
+    if kind is str:
+        return isinstance(value, str) and _is_text(value)
+    # Records within a record are read one by one, and left out if they are none.
+    return dataclasses.is_dataclass(kind) or isinstance(value, kind)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be passed on: a lone surrogate is good JSON, and cannot be written as UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -267,10 +336,6 @@ class Noted(_Record):
     def __post_init__(self) -> None:
         if Cause(self.cause) not in NOTICED:
             raise ValueError(f"cause: {self.cause!r} ends nodes, it is not noticed")
-        if not isinstance(self.at, int | float) or not isinstance(self.step, int | None):
-            raise ValueError("at and step: expected numbers")
-        if not isinstance(self.checkpoint, str | None):
-            raise ValueError("checkpoint: expected a name")
         object.__setattr__(self, "id", _escaped_start(self.id, 256))
         object.__setattr__(self, "message", _escaped_start(self.message, MESSAGE_BYTES))
 
@@ -281,7 +346,8 @@ class Progress(_Record):
 
     `step` counts finished optimizer steps. `productive_seconds` is the time of the steps that are in the
     result: it is saved with the checkpoint, so steps done twice count once. Seconds throughout. `noted` holds
-    the newest `NOTICES`; those that this version cannot read are left out, the rest of the record counts.
+    the newest `NOTICES`; those that this version cannot read are left out, the rest of the record counts. A
+    loss that is not finite, as a run in half precision may have for a step, is None.
     """
 
     rank: int
@@ -308,18 +374,23 @@ class Progress(_Record):
     def __post_init__(self) -> None:
         Phase(self.phase)
         object.__setattr__(self, "noted", _readable(self.noted)[-NOTICES:])
+        for name in ("loss", "val_loss", "learning_rate", "tokens_per_second", "eta_seconds"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                object.__setattr__(self, name, None)
+        music = {name: value for name, value in self.music.items() if math.isfinite(value)}
+        object.__setattr__(self, "music", music)
 
 
 def _readable(noted: list[Any]) -> list[Noted]:
     """`Noted` of what a record holds as plain objects; causes of a newer version are left out."""
-    known = {f.name for f in dataclasses.fields(Noted)}
     found: list[Noted] = []
     for one in noted:
         if isinstance(one, Noted):
             found.append(one)
             continue
         with contextlib.suppress(TypeError, ValueError, AttributeError):
-            found.append(Noted(**{k: v for k, v in one.items() if k in known}))
+            found.append(Noted.from_object(one))
     return found
 
 

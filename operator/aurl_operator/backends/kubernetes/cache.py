@@ -40,6 +40,10 @@ class Entry:
     problem: Problem | None = None
     """Why it cannot be worked."""
     memory: Memory | None = None
+    trouble: Problem | None = None
+    """An error of ours that a look at it met, and that is told until it has not come again for a while."""
+    trouble_at: float = 0.0
+    """When it was met last, seconds since the epoch."""
     """None until the first look; from then on ours, whatever the object says."""
     damaged: str | None = None
     """Why the memory in the object could not be read."""

@@ -32,7 +32,16 @@ from aurl_operator.backends.kubernetes.client.errors import (
 from aurl_operator.backends.kubernetes.difference import difference
 from aurl_operator.backends.kubernetes.events import told
 from aurl_operator.backends.kubernetes.look import observed, wakes
-from aurl_operator.backends.kubernetes.unusable import INVALID, NEWER, Problem, let_go, status_with
+from aurl_operator.backends.kubernetes.progress import DOUBT_SECONDS
+from aurl_operator.backends.kubernetes.unusable import (
+    INVALID,
+    NEWER,
+    Problem,
+    condition,
+    let_go,
+    status_with,
+    unexpected,
+)
 from aurl_operator.core.memory import Memory, MemoryFormatError, NewerMemoryError
 from aurl_operator.core.names import rfc3339
 from aurl_operator.core.plan import Plan
@@ -56,6 +65,9 @@ AGAIN_SECONDS = 5.0
 
 FORBIDDEN_SECONDS = 30.0
 """After a refusal that somebody must mend, before the next try."""
+
+FORGIVEN_SECONDS = 2 * DOUBT_SECONDS
+"""An unexpected error that has not come again for so long is told no more."""
 
 RESYNC_SECONDS = 600.0
 """Every job is looked at so often, whatever happened or did not."""
@@ -89,8 +101,9 @@ class Controller:
             except ApiError as error:
                 log.warning("%s/%s: %s", *key, error.message, extra={"job": "/".join(key)})
                 self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
-            except Exception:
+            except Exception as error:
                 log.exception("%s/%s: unexpected error", *key, extra={"job": "/".join(key)})
+                await self._stumbled(key, error)
                 self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
             finally:
                 self._queue.done(key)
@@ -115,6 +128,8 @@ class Controller:
         now = time.time()
         if (refused := await mounts.ask(self._api, entry, now)) is not None:
             await self._hands.denied(entry, refused)
+        if entry.trouble is not None and now >= entry.trouble_at + FORGIVEN_SECONDS:
+            entry.trouble = None
         plan = reconcile(observed(entry, self._cache, entry.memory, now))
         if (gathering := _gathers(entry, plan, now)) is not None:
             return gathering
@@ -137,6 +152,8 @@ class Controller:
         times = [at - now for at in wakes(entry, self._cache, now)]
         if plan.wake_after is not None:
             times.append(plan.wake_after)
+        if entry.trouble is not None:
+            times.append(entry.trouble_at + FORGIVEN_SECONDS - now)
         return min(times, default=None)
 
     def _parse(self, entry: Entry) -> None:
@@ -246,6 +263,20 @@ class Controller:
             extra = {"job": "/".join(key), "kind": item.kind, "incident": item.id, "cause": item.cause}
             log.info("%s %s", item.kind, item.message or item.phase or "", extra=extra)
             if item.kind == "incident" and item.cause is not None:
+    async def _stumbled(self, key: Key, error: Exception) -> None:
+        """A defect of ours, maybe by what the job's nodes say: they are not believed, and the job says so."""
+        entry = self._cache.entries.get(key)
+        if entry is None:
+            return
+        now = time.time()
+        entry.progress, entry.trouble, entry.trouble_at = None, unexpected(error), now
+        status = dict(entry.job.get("status") or {})
+        generation = entry.job["metadata"].get("generation")
+        try:
+            await self._patch(entry, status, status_with(entry.trouble, status, generation, now), now)
+        except ApiError as refused:
+            log.warning("%s/%s: %s", *key, refused.message, extra={"job": "/".join(key)})
+
                 metrics.INCIDENTS.labels(item.cause).inc()
             if item.kind == "recovered" and item.recovery_seconds is not None:
                 metrics.RECOVERY.labels(item.cause or "").observe(item.recovery_seconds)
@@ -291,6 +322,10 @@ def _status(entry: Entry, status: JobStatus, memory: Memory) -> dict[str, Any]:
 
 _OURS = frozenset(field.alias or name for name, field in JobStatus.model_fields.items())
 """All that we ever write into a status."""
+    if entry.trouble is not None:
+        before = (entry.job.get("status") or {}).get("conditions", [])
+        said = condition(entry.trouble, before, entry.trouble_at)
+        plain["conditions"] = [*plain.get("conditions", []), said]
 
 
 def _visible(status: dict[str, Any]) -> dict[str, Any]:

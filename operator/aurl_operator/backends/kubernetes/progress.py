@@ -32,6 +32,10 @@ SELDOM = 5.0
 """Seconds between questions while all is well and jobs are few."""
 
 SELDOMEST = 30.0
+DOUBT_SECONDS = 60.0
+"""After a look at a job that met an unexpected error, its nodes are not listened to for so long: what they
+say may be why, and without it the job can be worked, suspended and deleted."""
+
 JOBS_A_SECOND = 50.0
 """Questions a second over all jobs, while all is well."""
 
@@ -104,9 +108,13 @@ class Poller:
 
 
 def _askable(entry: Entry) -> bool:
-    if entry.parsed is None or entry.parsed.spec.training is None:
+    if entry.parsed is None or entry.parsed.spec.training is None or _doubted(entry):
         return False
     return any(_address(entry, uid) for uid in entry.pods)
+
+
+def _doubted(entry: Entry) -> bool:
+    return time.time() < entry.trouble_at + DOUBT_SECONDS
 
 
 def _address(entry: Entry, uid: str) -> str | None:
@@ -141,6 +149,8 @@ async def _question(entry: Entry, ask: Callable[[str], Awaitable[Reply]]) -> boo
 
 def _take(entry: Entry, answer: Progress) -> None:
     entry.silent = 0
+    if _doubted(entry):
+        return
     if entry.progress is None or answer.at > entry.progress.at:
         entry.progress = answer
 

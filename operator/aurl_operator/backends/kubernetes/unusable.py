@@ -1,4 +1,4 @@
-"""A job that this operator cannot work: its spec is wrong, or a newer operator wrote its memory.
+"""A job that this operator cannot work: its spec is wrong, a newer operator wrote its memory, or we err.
 
 It says so in a condition of its own; all else in its status, the memory above all, stays as it is, and so
 does what runs. Not here: what is wrong (api/, core/memory.py), and the patch (controller.py).
@@ -6,7 +6,7 @@ does what runs. Not here: what is wrong (api/, core/memory.py), and the patch (c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from aurl_trainer.contract import LedgerEntry
 
 INVALID = "InvalidSpec"
 NEWER = "NewerOperator"
+ERROR = "OperatorError"
+"""A defect of ours: the job is tried again, and what its nodes answer is not listened to for a while."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +31,36 @@ def status_with(
     problem: Problem, status: Mapping[str, Any], generation: int | None, now: float
 ) -> dict[str, Any]:
     """`status` with the condition that tells of `problem`, in place of one that told of another."""
-    conditions = [c for c in status.get("conditions", []) if c["type"] not in (INVALID, NEWER)]
-    known = next((c for c in status.get("conditions", []) if c["type"] == problem.kind), None)
-    condition = {
+    before = status.get("conditions", [])
+    conditions = [c for c in before if c["type"] not in (INVALID, NEWER, ERROR)]
+    return {
+        **status,
+        "phase": status.get("phase", "Pending"),
+        "message": f"{problem.kind}: {problem.words}"[:1024],
+        "conditions": [*conditions, condition(problem, before, now)],
+        "observedGeneration": generation,
+    }
+
+
+def condition(problem: Problem, before: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
+    """The condition that tells of `problem`; its time is that of the same one `before`."""
+    known = next((c for c in before if c["type"] == problem.kind), None)
+    return {
         "type": problem.kind,
         "status": "True",
         "reason": problem.kind,
         "message": problem.words[:1024],
         "lastTransitionTime": known["lastTransitionTime"] if known else rfc3339(now),
     }
-    return {
-        **status,
-        "phase": status.get("phase", "Pending"),
-        "message": f"{problem.kind}: {problem.words}"[:1024],
-        "conditions": [*conditions, condition],
-        "observedGeneration": generation,
-    }
+
+
+def unexpected(error: Exception) -> Problem:
+    """What is said of an error that nobody foresaw: its text may hold anything, so only its kind."""
+    words = (
+        f"the operator met an error that it did not expect ({type(error).__name__}); its log has the "
+        "traceback: please report it. The job is tried again"
+    )
+    return Problem(ERROR, words)
 
 
 def let_go(problem: Problem, now: float) -> LedgerEntry:

@@ -5,7 +5,9 @@ Not here: what is decided (`core/`), what people see (`commands/`): watchers are
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -25,9 +27,14 @@ from aurl_operator.core.revive import revive
 from aurl_operator.errors import StoppedError
 from aurl_trainer.contract import LedgerEntry, Progress
 
+log = logging.getLogger(__name__)
+
 TICK_SECONDS = 0.2
 POLL_SECONDS = 0.5
 """Seconds between questions for progress."""
+
+DOUBT_SECONDS = 60.0
+"""After an answer that cannot be used, nodes are not asked for so long."""
 
 AWAY_SECONDS = 30.0
 """Without a look for so long, the supervisor was away: a laptop that slept, a process that was stopped."""
@@ -120,7 +127,7 @@ class Supervisor:
         if now - self._asked >= POLL_SECONDS:
             self._asked = now
             self._progress = self._nodes.progress() or self._progress
-        plan = reconcile(
+        plan, usable = decide(
             Observed(
                 now=now,
                 job=self._job,
@@ -134,6 +141,9 @@ class Supervisor:
                 capabilities=LOCAL,
             )
         )
+        if usable is not self._progress:
+            self._progress, self._asked = usable, now + DOUBT_SECONDS
+            self._reached_since = self._asked
         entries: list[LedgerEntry] = []
         trouble = None
         try:
@@ -170,6 +180,17 @@ class Supervisor:
         }
         self._run.save()
         self._saved = now
+
+
+def decide(seen: Observed) -> tuple[Plan, Progress | None]:
+    """The core's plan, and the progress that it could use: what nodes say of theirs ends no run."""
+    try:
+        return reconcile(seen), seen.progress
+    except Exception:
+        if seen.progress is None:
+            raise
+        log.exception("progress that nodes reported cannot be used, and is left out; please report this")
+        return reconcile(dataclasses.replace(seen, progress=None)), None
 
 
 def _is_over(moment: Moment, plan: Plan) -> bool:

@@ -17,12 +17,13 @@ from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.errors import UnavailableError
-from aurl_operator.backends.kubernetes.controller import Controller
+from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS, Controller
 from aurl_operator.backends.kubernetes.runtime import STALE_SECONDS, Runtime
 from aurl_operator.core.memory import VERSION
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Key, Queue
 from aurl_operator.settings import Settings
+from aurl_trainer.contract import Progress
 from tests.unit.operator.kubernetes.small_server import SmallServer
 
 KEY = ("music", "bach")
@@ -37,6 +38,7 @@ READY = {
         ],
     }
 }
+STRANGE = Progress(0, 1, 1, "step", step="abc", total_steps=9, at=time.time() + 60.0)  # type: ignore[arg-type]
 WRONG = {"spec": {"restartPolicy": "Always"}}
 
 
@@ -87,6 +89,7 @@ class Room:
         worker = asyncio.create_task(self._controller.work())
         await self._queue.over.wait()
         worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
 
     def forget(self) -> None:
         """As by a restart: the job is known as it stands on the server, and nothing else."""
@@ -181,6 +184,26 @@ def test_a_job_that_cannot_be_worked_can_still_be_deleted(why: str) -> None:
         assert room.server.objects[PATH]["metadata"]["finalizers"] == [], "its deletion is blocked for ever"
         (event,) = room.server.named("events")
         assert event["reason"] == "CheckpointsStay" and why in event["message"], event
+
+    within(story)
+
+
+def test_an_unexpected_error_is_told_and_does_not_keep_the_job_from_its_end() -> None:
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        room.cache.entries[KEY].progress = STRANGE
+        room.job(deletionTimestamp="2026-01-31T12:00:00Z")
+        room.cache.put_job(room.server.objects[PATH])
+        await room.work()
+        words = room.condition("OperatorError")
+        assert words and "TypeError" in words, f"expected the trouble to be told, found {room.status()}"
+        await room.work()
+        assert room.status()["phase"] == "Deleting", "expected it to be worked without what its nodes say"
+        assert room.condition("OperatorError"), "expected the trouble to be told until it is over"
+        room.cache.entries[KEY].trouble_at -= FORGIVEN_SECONDS
+        await room.work()
+        assert room.condition("OperatorError") is None, "expected it to be forgiven"
 
     within(story)
 
