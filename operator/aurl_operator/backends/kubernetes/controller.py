@@ -168,6 +168,11 @@ class Controller:
             entry.parsed = job
         except ConfigError as error:
             entry.problem = Problem(INVALID, "; ".join(error.problems))
+        except Exception as error:
+            # Once for each change of the spec: it is not tried again before.
+            log.exception("%s: its pods cannot be made", entry.job["metadata"]["name"])
+            words = f"no pod can be made of it ({type(error).__name__}); the operator's log has the traceback"
+            entry.problem = Problem(INVALID, words)
 
     def _remember(self, entry: Entry) -> None:
         """Takes over what the object remembers; a problem instead, if only a newer operator can read it."""
@@ -258,11 +263,6 @@ class Controller:
         after = FORBIDDEN_SECONDS if error.status == HTTPStatus.FORBIDDEN else AGAIN_SECONDS
         self._queue.add_at(key, time.monotonic() + after)
 
-    def _report(self, key: Key, entry: Entry, plan: Plan) -> None:
-        for item in plan.ledger:
-            extra = {"job": "/".join(key), "kind": item.kind, "incident": item.id, "cause": item.cause}
-            log.info("%s %s", item.kind, item.message or item.phase or "", extra=extra)
-            if item.kind == "incident" and item.cause is not None:
     async def _stumbled(self, key: Key, error: Exception) -> None:
         """A defect of ours, maybe by what the job's nodes say: they are not believed, and the job says so."""
         entry = self._cache.entries.get(key)
@@ -277,6 +277,11 @@ class Controller:
         except ApiError as refused:
             log.warning("%s/%s: %s", *key, refused.message, extra={"job": "/".join(key)})
 
+    def _report(self, key: Key, entry: Entry, plan: Plan) -> None:
+        for item in plan.ledger:
+            extra = {"job": "/".join(key), "kind": item.kind, "incident": item.id, "cause": item.cause}
+            log.info("%s %s", item.kind, item.message or item.phase or "", extra=extra)
+            if item.kind == "incident" and item.cause is not None:
                 metrics.INCIDENTS.labels(item.cause).inc()
             if item.kind == "recovered" and item.recovery_seconds is not None:
                 metrics.RECOVERY.labels(item.cause or "").observe(item.recovery_seconds)
@@ -317,15 +322,15 @@ def _status(entry: Entry, status: JobStatus, memory: Memory) -> dict[str, Any]:
                 "lastTransitionTime": plain.get("startTime") or rfc3339(time.time()),
             },
         ]
+    if entry.trouble is not None:
+        before = (entry.job.get("status") or {}).get("conditions", [])
+        said = condition(entry.trouble, before, entry.trouble_at)
+        plain["conditions"] = [*plain.get("conditions", []), said]
     return plain
 
 
 _OURS = frozenset(field.alias or name for name, field in JobStatus.model_fields.items())
 """All that we ever write into a status."""
-    if entry.trouble is not None:
-        before = (entry.job.get("status") or {}).get("conditions", [])
-        said = condition(entry.trouble, before, entry.trouble_at)
-        plain["conditions"] = [*plain.get("conditions", []), said]
 
 
 def _visible(status: dict[str, Any]) -> dict[str, Any]:

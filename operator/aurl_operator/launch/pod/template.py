@@ -3,7 +3,8 @@
 A node gets all of it. The cleaner gets it too, for it reaches the same storage, without further containers,
 which would keep it from ending, and without what the trainer asks of a machine. The store gets what decides
 where pods go and how images are pulled. Whatever a template does, what makes a pod recognisable and safe to
-replace stays as it was, or the template is refused. Not here: merging (`merge.py`).
+replace stays as it was, or the template is refused. Not here: merging (`merge.py`), and whether a template
+has the shape of a pod (`shape.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from aurl_operator.api import names
 from aurl_operator.api.spec import AurlTrainingJob
 from aurl_operator.core.observed import Role
+from aurl_operator.launch.pod import shape
 from aurl_operator.launch.pod.merge import merge
 from aurl_trainer.errors import ConfigError
 
@@ -59,6 +61,7 @@ def _known(template: dict[str, Any]) -> None:
     extra = sorted(set(template.get("metadata", {})) - {"labels", "annotations"})
     if extra:
         raise ConfigError([f"{PATH}.metadata: {', '.join(extra)}: only labels and annotations can be set"])
+    shape.check(template, PATH)
 
 
 def _for(role: Role, template: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def _for(role: Role, template: dict[str, Any]) -> dict[str, Any]:
         for name, value in spec.items()
         if name not in ("containers", "initContainers", "topologySpreadConstraints", "resourceClaims")
     }
-    containers = spec.get("containers", [])
+    containers = spec.get("containers") or []
     own = [c for c in containers if isinstance(c, dict) and c.get("name") == names.TRAINER_CONTAINER]
     if own:
         kept = {name: value for name, value in own[0].items() if name not in _NOT_OF_A_CLEANER}
