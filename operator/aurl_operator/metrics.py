@@ -6,10 +6,15 @@ import contextlib
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from aurl_trainer.contract import Cause
+
 REGISTRY = CollectorRegistry()
 
 JOBS = Gauge("aurl_jobs", "Jobs by phase.", ["phase"], registry=REGISTRY)
 INCIDENTS = Counter("aurl_incidents", "Incidents by cause.", ["cause"], registry=REGISTRY)
+for _cause in Cause:
+    # A series that is born with its first incident has no increase that an alert could see.
+    INCIDENTS.labels(_cause)
 RECOVERY = Histogram(
     "aurl_recovery_seconds",
     "From a loss to the next finished step.",

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,64 @@ def test_every_cause_that_is_asked_for_exists() -> None:
     assert asked and asked <= {str(cause) for cause in Cause}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_every_cause_is_counted_before_it_happens() -> None:
+    """Prometheus sees no increase in a series whose first sample is 1 already."""
+    code = (
+        "from aurl_operator.metrics import REGISTRY\n"
+        "from prometheus_client import generate_latest\n"
+        "print(generate_latest(REGISTRY).decode())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    for cause in Cause:
+        assert f'aurl_incidents_total{{cause="{cause}"}} 0.0' in done.stdout.splitlines(), cause
+
+
+_NEEDS_PROMTOOL = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
+)
+
+
+@_NEEDS_PROMTOOL
 def test_prometheus_takes_the_rules() -> None:
     done = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@_NEEDS_PROMTOOL
+@pytest.mark.parametrize(("samples", "fires"), [("0x3 1x20", True), ("0x23", False)])
+def test_the_first_damaged_checkpoint_is_an_alert(samples: str, fires: bool, tmp_path: Path) -> None:
+    alert = {
+        "exp_labels": {"severity": "warning", "cause": "checkpoint-damaged"},
+        "exp_annotations": _annotations("AurlCheckpointTrouble"),
+    }
+    case = {
+        "rule_files": [str(RULES)],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": 'aurl_incidents_total{cause="checkpoint-damaged"}', "values": samples}
+                ],
+                "alert_rule_test": [
+                    {
+                        "eval_time": "10m",
+                        "alertname": "AurlCheckpointTrouble",
+                        "exp_alerts": [alert] if fires else [],
+                    }
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "case.yaml"
+    file.write_text(yaml.safe_dump(case))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _annotations(alert: str) -> dict[str, str]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    (found,) = [r["annotations"] for g in groups for r in g["rules"] if r.get("alert") == alert]
+    return dict(found)
