@@ -6,6 +6,8 @@ without the job's (`core/names.py`), and environment variables (`aurl_trainer.co
 
 from __future__ import annotations
 
+import hashlib
+
 GROUP = "aurl.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -54,11 +56,19 @@ def pod_name(job: str, process: str) -> str:
     return f"{job}-{process}"
 
 
-def agent_config_map(job: str) -> str:
-    """The ConfigMap that brings the agent to images which know nothing of it."""
-    return f"{job}-agent"
+def agent_config_map(job: str, uid: str, digest: str) -> str:
+    """The ConfigMap that brings the agent, with files of `digest`, to images which know nothing of it.
+
+    Another job of this name, before or after, has another one, and so has another version of the agent.
+    """
+    return f"{job}-agent-{_hash(uid + digest)}"
 
 
 def pod_group(job: str, round_: int) -> str:
     """The gang of one round of a job, for Volcano and Kueue."""
     return f"{job}-round-{round_}"
+
+
+def _hash(text: str) -> str:
+    """Tells names apart: 10 characters."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

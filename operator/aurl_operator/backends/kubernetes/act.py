@@ -26,6 +26,7 @@ from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.observe.refusal import refusal
 from aurl_operator.core.observed import Refusal, Role, Waiting, WaitingReason
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove, Start, Stop
+from aurl_operator.launch.pod import agent_mount
 from aurl_operator.launch.pod.agent_mount import config_map
 from aurl_operator.launch.pod.gang import group
 from aurl_operator.launch.pod.manifest import PodDefaults, pod
@@ -146,27 +147,20 @@ class Hands:
         body = _elsewhere(pod(job, start, self._defaults), entry)
         await self._pace.wait()
         try:
-            await self._prepare(entry, start)
+            refused = await self._prepare(entry, start)
+            if refused is not None:
+                entry.refusals[slot] = _waits(start, refused, job.metadata.generation, resume)
+                return
             made = await self._api.create(paths.pods(namespace), body)
         except ConflictError as error:
             made = await self._api.get(paths.pod(namespace, body["metadata"]["name"]))
-            owners = {o["uid"] for o in made["metadata"].get("ownerReferences", [])}
-            if entry.uid not in owners:
+            if not _owned(made, entry):
                 words = (
                     f"{error.message}, of a deleted job of this name: waits until it is gone"
                     if job_name(made) == job.metadata.name
                     else f"{error.message}, and is not of this job: delete it or rename the job"
                 )
-                waiting = Waiting(WaitingReason.REFUSED, words)
-                entry.refusals[slot] = Refusal(
-                    start.role,
-                    start.index,
-                    start.attempt,
-                    waiting,
-                    time.time(),
-                    job.metadata.generation,
-                    resume,
-                )
+                entry.refusals[slot] = _waits(start, words, job.metadata.generation, resume)
                 return
         except UnavailableError:
             # It may exist or not. If it does, it will be seen; if not, its number is given up.
@@ -177,19 +171,32 @@ class Hands:
             return
         self._cache.put_pod(made)
 
-    async def _prepare(self, entry: Entry, start: Start) -> None:
-        """What a pod needs beside itself: the agent's files, its gang."""
+    async def _prepare(self, entry: Entry, start: Start) -> str | None:
+        """What a pod needs beside itself: the agent's files, its gang. Returns why they cannot be had."""
         assert entry.parsed is not None
         job = entry.parsed
         namespace = entry.job["metadata"]["namespace"]
         files = None if entry.prepared else config_map(job)
-        if files is not None:
-            await self._ensure(paths.config_maps(namespace), files)
+        if files is not None and (refused := await self._ensure(entry, files)) is not None:
+            return refused
         entry.prepared, entry.tidied = True, False
         gang = group(job) if start.role is Role.NODE else None
         if gang is not None and gang != entry.gang:
             await self._api.apply(paths.pod_group(namespace, gang["metadata"]["name"]), gang)
             entry.gang = gang
+        return None
+
+    async def _ensure(self, entry: Entry, files: Json) -> str | None:
+        """Makes the job's ConfigMap, unless it is there. One that is not the job's may go, or be changed."""
+        name = files["metadata"]["name"]
+        path = paths.config_maps(entry.job["metadata"]["namespace"])
+        try:
+            await self._api.create(path, files)
+        except ConflictError:
+            found = await self._api.get(f"{path}/{name}")
+            if not _owned(found, entry):
+                return f"ConfigMap {name} is there, and is not of this job: delete it"
+        return None
 
     async def tidy(self, entry: Entry) -> None:
         """After the end of a job that leaves nothing: what pods needed beside themselves goes, too."""
@@ -197,22 +204,13 @@ class Hands:
         job = entry.parsed
         if entry.tidied or entry.pods or job.spec.cleanup.pods != "All" or job.spec.command is None:
             return
-        name = names.agent_config_map(job.metadata.name)
-        path = f"{paths.config_maps(entry.job['metadata']['namespace'])}/{name}"
-        try:
-            found = await self._api.get(path)
-            owners = {owner["uid"] for owner in found["metadata"].get("ownerReferences", [])}
-            if entry.uid in owners:
-                await self._api.delete(path, uid=found["metadata"]["uid"])
-        except (NotFoundError, ConflictError):
-            pass
+        namespace = paths.config_maps(entry.job["metadata"]["namespace"])
+        for name in sorted({agent_mount.name(job), *entry.agents}):
+            with contextlib.suppress(NotFoundError, ConflictError):
+                found = await self._api.get(f"{namespace}/{name}")
+                if _owned(found, entry):
+                    await self._api.delete(f"{namespace}/{name}", uid=found["metadata"]["uid"])
         entry.tidied, entry.prepared = True, False
-
-    async def _ensure(self, path: str, body: Json) -> None:
-        try:
-            await self._api.create(path, body)
-        except ConflictError:
-            return
 
     async def _delete_pod(self, entry: Entry, uid: str, grace: int) -> None:
         known = entry.pods.get(uid)
@@ -231,6 +229,17 @@ class Hands:
             self._cache.put_pod(done)
             if grace == 0:
                 self._cache.drop_pod(done, time.time())
+
+
+def _owned(found: Json, entry: Entry) -> bool:
+    """Whether an object belongs to this very job."""
+    return entry.uid in {owner["uid"] for owner in found["metadata"].get("ownerReferences", [])}
+
+
+def _waits(start: Start, words: str, generation: int | None, resume: str | None) -> Refusal:
+    """The refusal of `start` until somebody mends what `words` say: it is tried again."""
+    waiting = Waiting(WaitingReason.REFUSED, words)
+    return Refusal(start.role, start.index, start.attempt, waiting, time.time(), generation, resume)
 
 
 SUSPECT_SECONDS = 120.0

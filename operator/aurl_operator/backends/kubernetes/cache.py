@@ -6,7 +6,7 @@ its end is booked. Ends once seen stay as they were seen. Not here: watching (ap
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.unusable import Problem
 from aurl_operator.core.memory import Memory
 from aurl_operator.core.observed import End, Refusal, Role
+from aurl_operator.launch.pod.agent_mount import VOLUME, mounted
 from aurl_operator.queue import Key
 from aurl_trainer.contract import LedgerEntry, Progress
 
@@ -39,11 +40,11 @@ class Entry:
     parsed_generation: int | None = None
     problem: Problem | None = None
     """Why it cannot be worked."""
-    memory: Memory | None = None
     trouble: Problem | None = None
     """An error of ours that a look at it met, and that is told until it has not come again for a while."""
     trouble_at: float = 0.0
     """When it was met last, seconds since the epoch."""
+    memory: Memory | None = None
     """None until the first look; from then on ours, whatever the object says."""
     damaged: str | None = None
     """Why the memory in the object could not be read."""
@@ -70,7 +71,9 @@ class Entry:
     mounts: dict[str, tuple[float, str]] = field(default_factory=dict)
     """By UID of a pod without a container: when the kubelet's events were read, and what they say."""
     prepared: bool = False
-    """Objects that pods need beside themselves are there."""
+    """Objects that pods need beside themselves are there, and are this job's."""
+    agents: set[str] = field(default_factory=set)
+    """ConfigMaps that its pods have the agent from: another operator may have made another one."""
     gang: Json | None = None
     """What its pods have been told to wait for together, as it was applied last."""
     untold: list[LedgerEntry] = field(default_factory=list)
@@ -118,7 +121,7 @@ class Cache:
         if entry is None or entry.uid != job["metadata"]["uid"]:
             waiting = self._orphans.pop(key, {})
             pods = {uid: pod for uid, pod in waiting.items() if _is_of(pod, job["metadata"]["uid"])}
-            self.entries[key] = Entry(job, pods=pods)
+            self.entries[key] = Entry(job, pods=pods, agents=_agents(pods.values()))
             return key, True
         if _version(job) <= _version(entry.job):
             return key, False
@@ -153,6 +156,7 @@ class Cache:
         entry = self.entries.get(key)
         if entry is not None:
             entry.vanished.pop(uid, None)
+            entry.agents |= _agents([pods[uid]] if _is_of(pod, entry.uid) else [])
         return key
 
     def drop_pod(self, pod: Json, now: float) -> Key | None:
@@ -266,6 +270,10 @@ def _is_of(pod: Mapping[str, Any], uid: str) -> bool:
     return uid in {owner["uid"] for owner in pod["metadata"].get("ownerReferences", [])}
 
 
+def _agents(pods: Iterable[Json]) -> set[str]:
+    return {name for pod in pods if (name := mounted(pod)) is not None}
+
+
 def _version(item: Mapping[str, Any]) -> int:
     return int(item["metadata"]["resourceVersion"])
 
@@ -281,4 +289,7 @@ def _trimmed(item: Mapping[str, Any]) -> Json:
     if item.get("kind") == "Pod" or "containers" in item.get("spec", {}):
         kept = ("nodeName", "schedulingGates")
         trimmed["spec"] = {k: v for k, v in item.get("spec", {}).items() if k in kept}
+        agent = mounted(item)
+        if agent is not None:
+            trimmed["spec"]["volumes"] = [{"name": VOLUME, "configMap": {"name": agent}}]
     return trimmed

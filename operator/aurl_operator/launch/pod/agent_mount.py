@@ -1,13 +1,17 @@
 """The agent for images that have nothing of ours: its files in a ConfigMap, mounted as a folder.
 
 Python runs the folder itself, so nothing of the image's own environment, PYTHONPATH included, is touched.
-The ConfigMap is immutable: all attempts of a job run the same agent, also after an upgrade of the operator.
+The ConfigMap is immutable, and its name tells the job and the files apart: a pod never finds others than it
+was made for, whatever became of the job before it or of the operator.
 Not here: the rest of the pod (`manifest.py`).
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -27,6 +31,19 @@ main()
 """
 
 
+def name(job: AurlTrainingJob) -> str:
+    """Of the ConfigMap."""
+    return names.agent_config_map(job.metadata.name, str(job.metadata.uid), _digest())
+
+
+def mounted(pod: Mapping[str, Any]) -> str | None:
+    """The ConfigMap that a pod has the agent from, maybe of another version; None if from none."""
+    for volume in pod.get("spec", {}).get("volumes") or []:
+        if volume["name"] == VOLUME:
+            return str(volume["configMap"]["name"])
+    return None
+
+
 def config_map(job: AurlTrainingJob) -> dict[str, Any] | None:
     """The ConfigMap that the pods of a `command` job mount; None for a job that needs none."""
     if job.spec.command is None:
@@ -35,7 +52,7 @@ def config_map(job: AurlTrainingJob) -> dict[str, Any] | None:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": names.agent_config_map(job.metadata.name),
+            "name": name(job),
             "namespace": job.metadata.namespace,
             "labels": common_labels(job),
             "ownerReferences": [owner(job)],
@@ -50,11 +67,16 @@ def volume(job: AurlTrainingJob) -> dict[str, Any]:
     return {
         "name": VOLUME,
         "configMap": {
-            "name": names.agent_config_map(job.metadata.name),
+            "name": name(job),
             "defaultMode": 0o444,
             "items": [{"key": _key(path), "path": path} for path in _sources()],
         },
     }
+
+
+@functools.cache
+def _digest() -> str:
+    return hashlib.sha256(json.dumps(_sources()).encode()).hexdigest()
 
 
 def _key(path: str) -> str:
