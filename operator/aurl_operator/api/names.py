@@ -56,6 +56,10 @@ def pod_name(job: str, process: str) -> str:
     return f"{job}-{process}"
 
 
+LABEL_LENGTH = 63
+"""The longest value of a label."""
+
+
 def agent_config_map(job: str, uid: str, digest: str) -> str:
     """The ConfigMap that brings the agent, with files of `digest`, to images which know nothing of it.
 
@@ -65,8 +69,12 @@ def agent_config_map(job: str, uid: str, digest: str) -> str:
 
 
 def pod_group(job: str, round_: int) -> str:
-    """The gang of one round of a job, for Volcano and Kueue."""
-    return f"{job}-round-{round_}"
+    """The gang of one round of a job, for Volcano and Kueue: the value of a label."""
+    end = f"-round-{round_}"
+    if len(job) + len(end) <= LABEL_LENGTH:
+        return f"{job}{end}"
+    end = f"-{_hash(job)}{end}"
+    return f"{job[: LABEL_LENGTH - len(end)].rstrip('-')}{end}"
 
 
 def _hash(text: str) -> str:

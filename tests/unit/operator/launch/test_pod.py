@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -134,3 +136,18 @@ def test_a_foreign_image_gets_the_agent_and_no_more() -> None:
     assert "agent" in " ".join(mounts)
     assert made["spec"]["containers"][0]["command"][-1] == "$$(HOME)", "expected the kubelet to leave it"
     assert config_map(job()) is None
+
+
+@pytest.mark.parametrize("round_", [1, 10, 12345])
+def test_a_queue_takes_the_gangs_of_a_job_with_the_longest_name(round_: int) -> None:
+    long = job(scheduling={"gang": "Kueue", "queue": "q"})
+    found: set[str] = set()
+    for name in ("bach", "a" * 53 + "-" + "b" * 9, "a" * 63, "a" * 56):
+        here = long.model_copy(update={"metadata": long.metadata.model_copy(update={"name": name})})
+        labels = pod(here, dataclasses.replace(start(), round=round_), DEFAULTS)["metadata"]["labels"]
+        group = labels["kueue.x-k8s.io/pod-group-name"]
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", group), group
+        assert group.endswith(f"-round-{round_}")
+        found.add(group)
+    assert len(found) == 4, f"expected each job to have its own, found {found}"
+    assert f"bach-round-{round_}" in found, "expected short names to stay as they are"
