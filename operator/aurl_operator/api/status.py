@@ -13,6 +13,8 @@ from pydantic import ConfigDict, Field
 from aurl_operator.api.base import ApiModel
 
 MAX_INCIDENTS = 20
+MAX_MEMORY = 262_144
+"""Characters."""
 
 
 class JobPhase(StrEnum):
@@ -92,6 +94,9 @@ class IncidentStatus(StatusModel):
     cause: str
     at: str
     nodes: list[str] = Field(default_factory=list)
+    """The first twenty."""
+    unnamed: int | None = None
+    """How many more there were."""
     message: Annotated[str, Field(max_length=1024)] = ""
     traceback: Annotated[str, Field(max_length=2048)] | None = None
     """Of the first failing rank, its end."""
@@ -134,5 +139,5 @@ class JobStatus(StatusModel):
     completion_time: str | None = None
     exit_code: int | None = None
     """Of `aurl run` for this end (contract.ExitCode); absent while it goes on."""
-    memory: Annotated[str, Field(max_length=262_144)] | None = None
+    memory: Annotated[str, Field(max_length=MAX_MEMORY)] | None = None
     """What the operator remembers between two looks, as JSON; not for people."""

@@ -90,7 +90,7 @@ def show(console: Console, title: str, state: dict[str, Any], now: JobStatus) ->
             incidents.add_row(
                 f"{datetime.fromisoformat(one.at).astimezone():%H:%M:%S}",
                 one.cause,
-                ", ".join(one.nodes),
+                ", ".join(one.nodes) + (f" and {one.unnamed} more" if one.unnamed else ""),
                 "" if one.step is None else str(one.step),
                 "" if one.recovery_seconds is None else f"{one.recovery_seconds:.1f} s",
                 "" if one.lost_seconds is None else f"{one.lost_seconds:.1f} s",

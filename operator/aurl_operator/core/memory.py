@@ -9,8 +9,10 @@ All times are seconds since the epoch, of the clock that fills `Observed.now`.
 
 from __future__ import annotations
 
+import binascii
 import functools
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -24,6 +26,14 @@ from aurl_trainer.contract import Cause, LedgerEntry
 VERSION = 1
 """Raised when a field is taken away, changes its meaning, or is added to a record inside. A new field of
 `Memory` itself is kept by an operator that does not know it yet."""
+
+PACKED_VERSION = 2
+"""Of a large memory of version 1: `packed` holds its JSON, compressed. The version after 1 is 3."""
+
+PACK_CHARACTERS = 65_536
+"""A longer memory is packed: UIDs and names of a thousand nodes shrink to a third."""
+
+_UNPACKED_BYTES = 2**24
 
 
 class MemoryFormatError(ValueError):
@@ -151,6 +161,8 @@ class Memory:
     """Incidents by cause."""
     incidents: tuple[Incident, ...] = ()
     """Those still open and the last 20, oldest first."""
+    unnamed: Mapping[str, int] = field(default_factory=dict)
+    """By id of an incident: how many nodes it took beyond those that it names."""
     lost_seconds: Mapping[str, float] = field(default_factory=dict)
     """By cause, over all incidents that are over."""
     noted: tuple[str, ...] = ()
@@ -205,9 +217,10 @@ class Memory:
     """What another operator of this version remembers and we do not know."""
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """One line of JSON, packed if it is long."""
         values = _adapter().dump_python(self, mode="json", exclude_defaults=True, exclude={"others"})
-        return json.dumps({**self.others, **values, "version": self.version})
+        text = json.dumps({**self.others, **values, "version": self.version})
+        return text if len(text) <= PACK_CHARACTERS else _packed(text)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Memory:
@@ -217,6 +230,8 @@ class Memory:
         except ValueError as error:
             raise MemoryFormatError(f"memory is damaged: {error}") from None
         version = raw.get("version") if isinstance(raw, dict) else None
+        if version == PACKED_VERSION and isinstance(raw.get("packed"), str):
+            return cls.from_json(_unpacked(raw["packed"]))
         if isinstance(version, int) and version > VERSION:
             raise NewerMemoryError(f"memory version {version} was written by a newer Aurl; upgrade to go on")
         try:
@@ -226,6 +241,23 @@ class Memory:
             place = ".".join(str(p) for p in first["loc"])
             raise MemoryFormatError(f"memory is damaged: {place}: {first['msg']}") from None
         return replace(known, others={key: value for key, value in raw.items() if key not in _KNOWN})
+
+
+def _packed(text: str) -> str:
+    packed = binascii.b2a_base64(zlib.compress(text.encode(), 9), newline=False).decode()
+    return json.dumps({"version": PACKED_VERSION, "packed": packed})
+
+
+def _unpacked(packed: str) -> bytes:
+    """The JSON in it. Raises MemoryFormatError, also for one of unlikely size."""
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(binascii.a2b_base64(packed), _UNPACKED_BYTES)
+    except (ValueError, zlib.error) as error:
+        raise MemoryFormatError(f"memory is damaged: packed: {error}") from None
+    if not unpacker.eof:
+        raise MemoryFormatError("memory is damaged: packed: it is cut off, or too large")
+    return text
 
 
 _KNOWN = frozenset(f.name for f in fields(Memory)) - {"others"}

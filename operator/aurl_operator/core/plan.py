@@ -2,13 +2,15 @@
 
 How a backend carries a plan out, in this order:
 1. If `plan.urgent`, persist `plan.memory`: a temporary file renamed, or one status patch together with
-   `plan.status`. Nothing else may happen before that has succeeded. Not urgent means that only marks of
-   progress have moved: persisting now and then is enough, but the next `reconcile` gets the new memory.
+   `plan.status`; where room is limited, made to fit (fitting.py). Nothing else may happen before that has
+   succeeded. Not urgent means that only marks of progress have moved: persisting now and then is enough, but
+   the next `reconcile` gets the new memory, as it was persisted.
    A plan that `can_wait` may be dropped whole, for a second at most, since what comes next often needs a
    write as well: the next `reconcile` gets the memory from before it.
 2. Append the entries of `plan.ledger` to the ledger, leaving out any whose `(kind, id)` it already holds.
    They are also `plan.memory.outbox`: after its own start a backend writes `memory.outbox` this way before
    its first observation. So each entry is returned once and written exactly once, whenever the backend dies.
+   A backend that only ever writes some of them persists only those.
 3. Do the actions, in any order:
    - `Start`: start this process. Planned once for each name; one that could not be done is reported as a
      `Refusal`. A name that exists already is known work: nothing to do. If the backend dies before it

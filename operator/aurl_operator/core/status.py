@@ -155,7 +155,7 @@ def status_of(s: Situation) -> JobStatus:
         progress=_progress(progress, finished) if progress else None,
         checkpoint=_checkpoint(memory, progress.total_steps if finished and progress else memory.saved_step),
         restarts=dict(memory.restarts),
-        incidents=[_incident(i) for i in memory.incidents[-recovery.KEPT :]],
+        incidents=[_incident(i, memory.unnamed.get(i.id)) for i in memory.incidents[-recovery.KEPT :]],
         goodput=Goodput(
             ratio=None if ratio is None else round(ratio, 4),
             lostSeconds={cause: round(seconds, 3) for cause, seconds in memory.lost_seconds.items()},
@@ -188,12 +188,13 @@ def _progress(progress: Progress, finished: bool) -> ProgressStatus:
     )
 
 
-def _incident(incident: Incident) -> IncidentStatus:
+def _incident(incident: Incident, unnamed: int | None) -> IncidentStatus:
     return IncidentStatus(
         id=incident.id,
         cause=incident.cause.value,
         at=rfc3339(incident.at),
         nodes=list(incident.nodes),
+        unnamed=unnamed,
         message=incident.message[:1024],
         traceback=incident.traceback,
         step=incident.furthest,

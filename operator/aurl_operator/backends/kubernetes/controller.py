@@ -8,6 +8,7 @@ watching (app.py).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
@@ -42,6 +43,7 @@ from aurl_operator.backends.kubernetes.unusable import (
     status_with,
     unexpected,
 )
+from aurl_operator.core.fitting import fitted
 from aurl_operator.core.memory import Memory, MemoryFormatError, NewerMemoryError
 from aurl_operator.core.names import rfc3339
 from aurl_operator.core.plan import Plan
@@ -203,7 +205,10 @@ class Controller:
         before = entry.job.get("status") or {}
         # What a newer operator wrote beside what we know stays.
         others = {key: value for key, value in before.items() if key not in _OURS}
-        after = {**others, **_status(entry, plan.status, plan.memory)}
+        # Only what becomes an Event is written down to be told: the rest of a large job's would fill it.
+        outbox = tuple(e for e in plan.memory.outbox if told(e))
+        memory, text = fitted(dataclasses.replace(plan.memory, outbox=outbox), entry.pods)
+        after = {**others, **_status(entry, plan.status, text)}
         if entry.progress is None and "progress" in before:
             # Not asked yet in this operator's life: what its predecessor heard still stands.
             after = {**after, "progress": before["progress"], "checkpoint": before.get("checkpoint", {})}
@@ -211,7 +216,7 @@ class Controller:
         changed = news and _visible(before) != _visible(after)
         if plan.urgent or changed or _edited(before, after):
             await self._patch(entry, before, after, now)
-        entry.memory = plan.memory
+        entry.memory = memory
 
     async def _patch(self, entry: Entry, before: dict[str, Any], after: dict[str, Any], now: float) -> None:
         patch = difference(before, after)
@@ -307,9 +312,9 @@ def _gathers(entry: Entry, plan: Plan, now: float) -> float | None:
     return None
 
 
-def _status(entry: Entry, status: JobStatus, memory: Memory) -> dict[str, Any]:
+def _status(entry: Entry, status: JobStatus, memory: str) -> dict[str, Any]:
     plain = status.to_object()
-    plain["memory"] = memory.to_json()
+    plain["memory"] = memory
     plain["selector"] = f"{names.JOB}={entry.job['metadata']['name']},{names.ROLE}=node"
     if entry.damaged is not None:
         plain["conditions"] = [

@@ -35,6 +35,12 @@ KEPT = 20
 KEPT_OPEN = 100
 """Incidents remembered while no step has been made after them."""
 
+NAMED = 20
+"""Nodes and UIDs that an incident names, as many as a replacement bars; of the others it has the number."""
+
+MESSAGE = 1024
+"""Characters of an incident's message."""
+
 UNCHARGED = (Cause.SUCCEEDED, Cause.STOPPED)
 
 BUDGETS: dict[Cause, str] = {
@@ -78,14 +84,16 @@ def charge(s: Situation, ended: Sequence[Ended]) -> Situation:
 def charge_hang(s: Situation, id: str, message: str) -> Situation:
     """Charges a hang that the operator itself saw: the whole world stood still, no process ended."""
     nodes = s.nodes
+    if len(nodes) > NAMED:
+        s = s.remember(unnamed={**s.memory.unnamed, id: len(nodes) - NAMED})
     return _record(
         s,
         Incident(
             id=id,
             cause=Cause.HANG,
             at=s.now,
-            nodes=tuple(p.name for p in nodes),
-            uids=tuple(p.uid for p in nodes),
+            nodes=tuple(p.name for p in nodes[:NAMED]),
+            uids=tuple(p.uid for p in nodes[-NAMED:]),
             message=message,
             generation=s.memory.generation,
             furthest=s.memory.furthest_step,
@@ -124,15 +132,19 @@ def _belongs(s: Situation, end: Ended) -> Incident | None:
 
 
 def _join(s: Situation, incident: Incident, end: Ended) -> Situation:
+    unnamed = s.memory.unnamed
+    if len(incident.nodes) >= NAMED:
+        unnamed = {**unnamed, incident.id: unnamed.get(incident.id, 0) + 1}
     joined = dataclasses.replace(
         incident,
-        nodes=(*incident.nodes, end.name),
-        uids=(*incident.uids, end.uid),
+        nodes=(*incident.nodes, end.name)[:NAMED],
+        uids=(*incident.uids, end.uid)[-NAMED:],
         traceback=incident.traceback or end.traceback,
         furthest=_latest(incident.furthest, end.step),
     )
     return s.remember(
         incidents=tuple(joined if i.id == incident.id else i for i in s.memory.incidents),
+        unnamed=unnamed,
         furthest_step=_latest(s.memory.furthest_step, end.step),
     )
 
@@ -147,7 +159,7 @@ def _open(s: Situation, end: Ended) -> Situation:
             at=end.at,
             nodes=(end.name,),
             uids=(end.uid,),
-            message=end.message,
+            message=end.message[:MESSAGE],
             traceback=end.traceback,
             generation=s.memory.generation,
             furthest=furthest,
@@ -167,8 +179,11 @@ def _record(s: Situation, incident: Incident, budget_name: str | None = None) ->
 def keep(s: Situation, incident: Incident) -> Situation:
     """Remembers and tells a new incident; it charges nothing."""
     cause = incident.cause.value
+    incidents = _trim((*s.memory.incidents, incident))
+    kept = {i.id for i in incidents}
     s = s.remember(
-        incidents=_trim((*s.memory.incidents, incident)),
+        incidents=incidents,
+        unnamed={i: more for i, more in s.memory.unnamed.items() if i in kept},
         restarts={**s.memory.restarts, cause: s.memory.restarts.get(cause, 0) + 1},
     )
     return s.tell(

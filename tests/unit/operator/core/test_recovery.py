@@ -235,6 +235,20 @@ def test_rules_by_exit_code_decide_what_a_crash_is() -> None:
     assert plan.outcome is not None and "bad data" in plan.outcome.message
 
 
+def test_an_incident_of_a_large_world_names_some_and_counts_the_rest() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 64}))
+    desk.running()
+    lost = sorted(p.name for p in desk.processes.values() if p.name.startswith("worker"))
+    for name in lost:
+        desk.end(name, killed(desk.now))
+    plan = desk.look(1.0)
+    (incident,) = plan.status.incidents
+    assert (incident.nodes, incident.unnamed) == (lost[: recovery.NAMED], 64 - recovery.NAMED)
+    assert plan.status.restarts == {"node-lost": 1}
+    (barred,) = {start.barred for start in desk.look(60.0).starts}
+    assert barred == tuple(f"{name}-uid" for name in lost[-recovery.NAMED :]), "expected the newest barred"
+
+
 def test_incidents_do_not_grow_without_end() -> None:
     desk = Desk(make_job())
     desk.running()

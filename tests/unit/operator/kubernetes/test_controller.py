@@ -137,6 +137,20 @@ def test_an_event_that_was_not_taken_is_written_later(monkeypatch: pytest.Monkey
     within(story)
 
 
+def test_the_memory_holds_only_what_is_still_to_be_told() -> None:
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        (pod,) = room.server.named("pods")
+        room.cache.drop_pod({"kind": "Pod", **pod}, time.time())
+        await room.look()
+        outbox = json.loads(room.status()["memory"])["outbox"]
+        assert "incident" in {entry["kind"] for entry in outbox}
+        assert "node" not in {entry["kind"] for entry in outbox}, "expected nothing that becomes no Event"
+
+    within(story)
+
+
 def test_what_a_newer_operator_wrote_is_left_as_it_is() -> None:
     async def story(room: Room) -> None:
         memory = json.dumps({"version": VERSION + 1, "outcome": "of a kind that we do not know"})
