@@ -145,7 +145,7 @@ class Memory:
     stopping: Mapping[str, Stop] = field(default_factory=dict)
     """By UID."""
     booked: Mapping[str, float] = field(default_factory=dict)
-    """UIDs whose end is booked, with the last time they were seen."""
+    """UIDs whose end is booked, with the time of the booking."""
     attempts: Mapping[str, int] = field(default_factory=dict)
     """Next attempt of each role and index, as in `node/1`."""
     round: int = 0

@@ -20,7 +20,7 @@ INTENT_SECONDS = 5.0
 """How long an ordered start may stay unseen before its number is given up."""
 
 BOOKED_SECONDS = 600.0
-"""How long a booked UID is remembered after it was last seen."""
+"""How long a booked UID is remembered at least, and as long as it is seen."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,12 @@ def _ends(s: Situation) -> tuple[Situation, tuple[Ended, ...]]:
             ended.append(_ended(s, process, known))
     ended.sort(key=lambda e: (e.at, e.name))
     gone = {e.uid for e in ended}
+    live = {u: known for u, known in s.memory.live.items() if u not in gone}
+    # One that was booked as gone and came back is stopped although it does not live, as long as it is seen.
+    there = (live.keys() | seen.keys()) - gone
     s = s.remember(
-        live={u: known for u, known in s.memory.live.items() if u not in gone},
-        stopping={u: stop for u, stop in s.memory.stopping.items() if u not in gone},
+        live=live,
+        stopping={u: stop for u, stop in s.memory.stopping.items() if u in there},
         booked={**s.memory.booked, **dict.fromkeys(gone, s.now)},
     )
     return s.tell(*(_entry(e) for e in ended)), tuple(ended)
@@ -194,12 +197,8 @@ def _given_up(s: Situation) -> Situation:
 def _forget(s: Situation) -> Situation:
     memory: Memory = s.memory
     seen = {p.uid for p in s.observed.processes}
-    booked: dict[str, float] = {}
-    for uid, at in memory.booked.items():
-        # Renewed only now and then: a look at which nothing happened leaves the memory as it was.
-        last = s.now if uid in seen and s.now - at > BOOKED_SECONDS / 2 else at
-        if s.now - last <= BOOKED_SECONDS:
-            booked[uid] = last
+    # Nothing is renewed: a look at which nothing happened leaves the memory as it was.
+    booked = {u: at for u, at in memory.booked.items() if u in seen or s.now - at <= BOOKED_SECONDS}
     s = s.remember(booked=booked)
     for process in s.observed.processes:
         if process.uid in booked and process.state is not State.ENDED:
