@@ -1,9 +1,10 @@
 """What goes when a job has ended or is deleted: nodes, store, remains of pods, checkpoints, the object.
 
-While a job runs, only the remains of its last `REMAINS` ended processes are kept, and none that still hold a
-machine: a replacement may need it. Checkpoints are deleted by
-a cleaner, a process of the job's own image with the job's own secret, in at most `TRIES` tries: the job's
-deletion is never blocked for ever, and what stays is told. Not here: when a job has ended (the others).
+While a job runs, only the remains of its last `REMAINS` ended processes are kept, and none that still hold
+what a replacement may need: a machine, or the quota, which counts a pod of a lost machine until its object is
+gone. Checkpoints are deleted by a cleaner, a process of the job's own image with the job's own secret, in at
+most `TRIES` tries: the job's deletion is never blocked for ever, and what stays is told. Not here: when a job
+has ended (the others).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from aurl_operator.core.accounts.booking import Ended
 from aurl_operator.core.names import slot
-from aurl_operator.core.observed import Role, State
+from aurl_operator.core.observed import Process, Role, State
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove
 from aurl_operator.core.policies.elastic import order
 from aurl_operator.core.situation import Situation
@@ -55,8 +56,7 @@ def _after_end(s: Situation) -> tuple[Situation, tuple[Action, ...]]:
     if cleanup.pods != "None":
         actions += _lingering(s)
     if cleanup.pods == "All":
-        rest = [p for p in s.observed.processes if p.state is State.ENDED and not p.lingers]
-        actions += [Remove(p.uid, p.name) for p in rest]
+        actions += [Remove(p.uid, p.name) for p in s.observed.processes if _is_remains(p)]
     if cleanup.ttl_seconds_after_finished is not None and removable:
         due = outcome.at + cleanup.ttl_seconds_after_finished
         if s.now >= due:
@@ -108,13 +108,23 @@ def _stop_all(s: Situation, reason: str) -> Situation:
 
 
 def _lingering(s: Situation) -> tuple[Remove, ...]:
-    found = [p for p in s.observed.processes if p.lingers and not p.stopping and p.uid in s.memory.booked]
-    return tuple(Remove(p.uid, p.name, LINGER_SECONDS) for p in found)
+    """What ended and still holds something: by force where no machine is there to end it in good order."""
+    booked = [p for p in s.observed.processes if p.uid in s.memory.booked]
+    lost = [Remove(p.uid, p.name) for p in booked if _is_lost(p)]
+    beside = [Remove(p.uid, p.name, LINGER_SECONDS) for p in booked if p.lingers and not p.stopping]
+    return (*lost, *beside)
 
 
 def _old_remains(s: Situation) -> tuple[Remove, ...]:
-    remains = [
-        p for p in s.observed.processes if p.end is not None and not p.lingers and p.uid in s.memory.booked
-    ]
+    remains = [p for p in s.observed.processes if _is_remains(p) and p.uid in s.memory.booked]
     remains.sort(key=lambda p: (p.end.at if p.end else 0.0, p.name))
     return tuple(Remove(p.uid, p.name) for p in remains[: max(0, len(remains) - REMAINS)])
+
+
+def _is_remains(process: Process) -> bool:
+    """Whether it has ended and holds nothing: what is left of it is for people to read."""
+    return process.state is State.ENDED and not process.lingers and not _is_lost(process)
+
+
+def _is_lost(process: Process) -> bool:
+    return process.end is not None and process.end.node_lost

@@ -290,6 +290,22 @@ def test_a_node_that_ended_gives_its_machine_back_whatever_runs_beside_it() -> N
     assert not [a for a in desk.look(1.0).actions if isinstance(a, Remove)], "expected it to be told once"
 
 
+@pytest.mark.parametrize("evicted", [False, True])
+def test_the_pod_of_a_lost_machine_is_removed_by_force(evicted: bool) -> None:
+    """Its object would count against the quota for as long as the machine is away."""
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.end("worker-1-0", End(desk.now, node_lost=True))
+    desk.change("worker-1-0", stopping_since=desk.now if evicted else None)
+    plan = desk.look(1.0)
+    assert [a for a in plan.actions if isinstance(a, Remove)] == [Remove("worker-1-0-uid", "worker-1-0")]
+    assert plan.status.restarts == {"node-lost": 1}
+    del desk.processes["worker-1-0-uid"]
+    start = (*plan.starts, *desk.look(30.0).starts)[0]
+    assert start.barred == ("worker-1-0-uid",), "expected it to be barred: its machine may come back"
+    assert desk.memory.restarts == {"node-lost": 1}, "expected its removal to be no other loss"
+
+
 @pytest.mark.parametrize(("pods", "removes"), [("None", 0), ("Running", 1), ("All", 1)])
 def test_cleanup_of_a_pod_that_runs_on_after_the_end(pods: str, removes: int) -> None:
     desk = Desk(make_job(cleanup={"pods": pods}))
