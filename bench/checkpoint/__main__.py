@@ -39,7 +39,7 @@ def main() -> None:
         "--store", choices=("file", "s3"), default="file", help="s3 of AWS_ENDPOINT_URL, or moto"
     )
     parser.add_argument(
-        "--saves", type=int, default=5, help="measured ones of each kind, beside a first one (5)"
+        "--saves", type=int, default=5, help="measured ones of each kind, at least, beside a first one (5)"
     )
     parser.add_argument("--parts", default="stall,throughput,incremental,load", help="all of them")
     parser.add_argument("--threads", type=int, help="of torch")

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import fsspec
 import torch
 
-from aurl_trainer.checkpoint.saving.outcomes import Saved
+from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
+from aurl_trainer.store.incremental import rewritten_after
 from bench.checkpoint.state import LAYERS, model_of, optimizer_of, room_for, tensors_of, touch, wait
 from bench.checkpoint.subjects import Aurl, Saving, Took, dcp_async, lightning, torch_save
 
 INTERVAL = 600.0
 """Seconds between saves, for the share of wall time that saving takes."""
+MORE_KEPT = 6
+"""Checkpoints kept, for what an incremental save then writes beside what it does by default."""
 Figures = dict[str, float]
 
 
@@ -156,25 +159,43 @@ def throughput(uri: str, device: torch.device, parameters: int, saves: int, othe
 
 
 def incremental(uri: str, device: torch.device, parameters: int, saves: int) -> Figures:
-    """Bytes that a save writes with three of four layers frozen: whole, and referring to what is there."""
-    written: dict[int, Saved] = {}
-    for whole_every in (1, 20):
+    """Bytes that a save writes with three of four layers frozen, and how many are on the store.
+
+    With the default settings, and where more checkpoints are kept. Means and mosts are over at least so many
+    `saves` after the first, which is whole, and over whole periods of what is written again; of the store's
+    bytes, right after a save's retention, the most.
+    """
+    figures: Figures = {}
+    for name, latest in {"default": KeepConfig().latest, f"latest_{MORE_KEPT}": MORE_KEPT}.items():
         model = model_of(parameters, device)
         for layer in list(model.children())[: LAYERS * 3 // 4]:
             layer.requires_grad_(False)
         optimizer = optimizer_of(model)
-        subject = Aurl(f"{uri}/every-{whole_every}", model, optimizer, whole_every=whole_every)
-        for step in range(saves + 1):
+        place = f"{uri}/{name}"
+        subject = Aurl(place, model, optimizer, latest=latest)
+        period = rewritten_after(CheckpointConfig().whole_every, latest)
+        stored = []
+        for step in range(1 + -(-max(saves, latest) // period) * period):
             touch(model, optimizer)
             subject(step)
-        # Now and then everything is written again, whatever was asked for.
-        written[whole_every] = min(subject.saved[1:], key=lambda saved: saved.bytes)
-    return {
-        "whole_bytes": float(written[1].bytes),
-        "incremental_bytes": float(written[20].bytes),
-        "referred_to_bytes": float(written[20].reused),
-        "incremental_to_whole": written[20].bytes / written[1].bytes,
-    }
+            stored.append(_stored(place))
+        whole, later = subject.saved[0].bytes, [saved.bytes for saved in subject.saved[1:]]
+        figures["whole_bytes"] = float(whole)
+        figures |= {
+            f"{name}_mean_bytes": statistics.mean(later),
+            f"{name}_least_bytes": float(min(later)),
+            f"{name}_most_bytes": float(max(later)),
+            f"{name}_mean_to_whole": statistics.mean(later) / whole,
+            f"{name}_stored_bytes": float(max(stored)),
+        }
+    return figures
+
+
+def _stored(uri: str) -> int:
+    """Bytes of all objects below `uri`."""
+    files, root = fsspec.core.url_to_fs(uri)
+    files.invalidate_cache()
+    return int(files.du(root))
 
 
 def load(uri: str, device: torch.device, parameters: int, saves: int) -> Figures:

@@ -53,10 +53,18 @@ DOES = {
 
 
 class Aurl:
-    """Our own saves; `saved` holds what each came to."""
+    """Our own saves; `saved` holds what each came to. `latest`: how many checkpoints are kept."""
 
-    def __init__(self, uri: str, model: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
-        config = CheckpointConfig(keep=KeepConfig(latest=1, best=0, grace_seconds=0), **settings)
+    def __init__(
+        self,
+        uri: str,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        latest: int = 1,
+        **settings: Any,
+    ) -> None:
+        config = CheckpointConfig(keep=KeepConfig(latest=latest, best=0, grace_seconds=0), **settings)
         opener = Checkpointer(f"{uri}/aurl", run="bench", fingerprint={}, settings=config, rank=0, world=1)
         self._state = {"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)}
         opener.open({})

@@ -74,4 +74,5 @@ class CheckpointConfig(Config):
     """Objects that a rank writes at the same time, where the store is not a local disk."""
     whole_every: int = Field(default=20, ge=1)
     """Saves after which unchanged tensors are written again, not referred to; 1: each save is whole. At most
-    `keep.latest` less one where that is 2 or more, so that the newest N never all depend on one object."""
+    `keep.latest` less one where that is 2 or more, so that the newest N never all depend on one object: every
+    second save is whole with the 3 that are kept unless set, and each with 2."""

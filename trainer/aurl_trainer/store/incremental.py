@@ -41,6 +41,9 @@ def rewritten_after(whole_every: int, latest: int) -> int:
     """Saves after which a content is written again, where the newest `latest` checkpoints are kept.
 
     Sooner than asked for where else all of those could share one object, and one flipped bit take them all.
+    So the mean save writes again one part in so many of what does not change. A save can refer only to what
+    the last one refers to, so no other order costs less; a share of it in each save would cost as much where
+    that is half of it, more where it is little, and keep more packs.
     """
     return whole_every if latest == 1 else min(whole_every, latest - 1)
 

@@ -44,6 +44,21 @@ def test_the_newest_checkpoints_never_all_refer_to_one_pack(latest: int) -> None
     assert rewritten_after(20, 1) == 20, "a single checkpoint has no other to fall back to"
 
 
+@pytest.mark.parametrize(("latest", "after"), [(1, 20), (2, 1), (3, 2), (6, 5), (40, 20)])
+def test_the_mean_save_writes_what_changed_and_a_share_of_the_rest(latest: int, after: int) -> None:
+    again = rewritten_after(20, latest)
+    earlier: dict[str, Placed] = {}
+    written = []
+    for number in range(1, 2 + 4 * after):
+        contents = [("frozen", 900), (f"new-{number}", 100)]
+        kept = reusable(contents, earlier, number, again)
+        mine = pack(number, sum(size for h, size in contents if h not in kept))
+        earlier = kept | {h: placed(mine, h, size) for h, size in contents if h not in kept}
+        written.append(mine.bytes)
+    assert written[0] == 1000, "the first save is whole"
+    assert sum(written[1:]) / (4 * after) == 100 + 900 / after
+
+
 def test_a_few_bytes_do_not_keep_a_large_pack() -> None:
     earlier = {"step": placed(pack(1, 1000), "step", 4)}
     assert reusable([("step", 4), ("new", 996)], earlier, 2, 20) == {}
