@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from aurl_trainer.errors import AurlTrainerError
 from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.location.place import PROBES, Location
+from aurl_trainer.store.music import MUSIC, SharedMusic, unlisted
+from aurl_trainer.store.retention.leftovers import STRAY_SECONDS
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify
 from bench.stops.history import MODELS, TAG, URI, Past, at, checkpointer, metrics, promote, same, state_of
-from bench.stops.works import Told
+from bench.stops.works import KEY, Told
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 
@@ -19,7 +24,8 @@ def problems(past: Past, work: str, told: Told) -> Iterator[str]:
     with FaultyFileSystem.listing_at_once():  # whoever looks later
         names = at(URI).valid()
         yield from _left(past, work, told, names)
-    # Whoever goes on at once meets the store as it is.
+    # Whoever goes on meets the store as it is; an hour later, so that what was begun has lost its writer.
+    FaultyFileSystem.grow_old(STRAY_SECONDS + 60)
     yield from _going_on(past, names[-1].step if names else 0)
     if work == "tag" and names:
         name = at(URI).valid()[-1]
@@ -40,8 +46,17 @@ def _left(past: Past, work: str, told: Told, names: list[CheckpointName]) -> Ite
         yield f"step {told.step} was acknowledged, and the newest is {newest}"
     for name in names:
         yield from verify(store, name).problems
+    yield from _music(store.location)
     yield from _tags(past, store, URI, told if work == "tag" else None)
     yield from _tags(past, at(MODELS), MODELS, told if work == "promote" else None)
+
+
+def _music(place: Location) -> Iterator[str]:
+    """Music that a node may fetch is whole."""
+    if any(name.count("/") == 1 for name in place.names(MUSIC)):
+        with tempfile.TemporaryDirectory() as folder:
+            if not SharedMusic(place).fetch(KEY, Path(folder) / KEY):
+                yield "music is listed, and cannot be fetched"
 
 
 def _tags(past: Past, store: RunStore, uri: str, told: Told | None) -> Iterator[str]:
@@ -92,6 +107,9 @@ def _tidy(past: Past, newest: int) -> Iterator[str]:
     left = {n.partition("/")[0] for n in after.location.names("packs")} - {p.split("/")[1] for p in needed}
     if left:
         yield f"packs that no checkpoint needs stay: {sorted(left)}"
+    strays = [*after.location.names(PROBES), *unlisted(after.location)]
+    if strays:
+        yield f"probes, or music that nobody lists, stay: {strays}"
     if _partials(after):
         # Half a record of a world that took the same number at the same instant goes with the next world.
         checkpointer(past.keep).open(state_of(0))

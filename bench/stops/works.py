@@ -1,14 +1,17 @@
-"""What a process does with its store when it ends: open, save, retain, collect, remove, tag, promote."""
+"""What a process does with its store when it ends: it opens, saves, retains, collects, tags, leaves music."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.music import SharedMusic
 from aurl_trainer.store.retention.passes import collect
 from aurl_trainer.store.retention.removal import all_but_best
 from aurl_trainer.store.tags import delete_tag, set_tag
@@ -27,6 +30,9 @@ class Told:
 
 Work = Callable[[Past, Told], None]
 """Does one thing, and says in `Told` how far it has come."""
+
+KEY = "0123abcd"
+"""Of the music that is left."""
 
 STRICT = KeepConfig(latest=1, best=0, grace_seconds=0)
 """All but the newest go at once."""
@@ -87,6 +93,14 @@ def promoting(past: Past, told: Told) -> None:
         told.tag = (names[-1],)
 
 
+def leaving_music(past: Past, told: Told) -> None:
+    """A node leaves the music that it has prepared for those to come."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("pieces.json", "tokens.bin"):
+            (Path(folder) / name).write_bytes(name.encode() * 9)
+        SharedMusic(Location(URI)).publish(KEY, Path(folder))
+
+
 WORKS: dict[str, Work] = {
     "open": opening,
     "save": saving,
@@ -95,6 +109,7 @@ WORKS: dict[str, Work] = {
     "clean-up": thinning,
     "tag": tagging,
     "promote": promoting,
+    "music": leaving_music,
 }
 
 

@@ -104,6 +104,20 @@ def test_gc_ends_what_a_run_that_never_goes_on_had_begun(run: str) -> None:
     assert [c.step for c in store.valid()] == [1]
 
 
+@pytest.mark.parametrize("who", ["a world that opens the run", "gc"])
+def test_music_that_a_killed_node_was_sending_goes(run: str, who: str) -> None:
+    """By age alone, as before."""
+    store, claim = open_run(run)
+    name = "music/0123abcd/4567cdef/tokens.bin"
+    killed_in(run, name)
+    assert left(run) == [name], "nothing was left that could go"
+    if who == "gc":
+        assert collect(store, ONE_LEFT).uploads.objects == (name,)
+    else:
+        retain(store, claim.id, ONE_LEFT, orphans_only=True)
+    assert left(run) == []
+
+
 def test_gc_says_that_it_may_not_look_and_does_all_else(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, claim = open_run(run)
     for n in (1, 2):

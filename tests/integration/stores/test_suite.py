@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, FencedError
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.retention.leftovers import STRAY_SECONDS, delete_strays
 from aurl_trainer.store.retention.removal import all_but_best, everything
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
@@ -71,6 +73,18 @@ def test_damage_is_found_and_the_older_one_is_taken(uri: str) -> None:
     restored = checkpointer(uri).open(state(*fresh)).restored
     assert restored is not None and restored.step == 1 and hash_of(*fresh) == expected
     assert "step 2 is damaged and passed over" in restored.damaged[0].message
+
+
+def test_what_killed_processes_left_goes_when_the_store_says_that_it_is_old(uri: str) -> None:
+    place = Location(uri)
+    whole = ["music/k/0000aaaa.json", "music/k/0000aaaa/tokens.bin"]
+    strays = ["music/k/1111bbbb/tokens.bin", "probes/0123abcd"]
+    for name in (*whole, *strays):
+        place.put(name, b"{}")
+    delete_strays(place)
+    assert place.names("") == sorted([*whole, *strays]), "somebody may be at work on it"
+    delete_strays(place, now=time.time() + STRAY_SECONDS + 60)
+    assert place.names("") == whole
 
 
 def test_a_run_that_is_over_is_thinned_out_and_removed(uri: str) -> None:

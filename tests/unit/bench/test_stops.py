@@ -12,6 +12,7 @@ import pytest
 
 from aurl_trainer.store import tags
 from aurl_trainer.store.location import place
+from aurl_trainer.store.retention import passes
 from bench.stops.trial import Trial, trials
 from bench.stops.works import WORKS
 from tests.unit.trainer.store.faulty import FaultyFileSystem
@@ -68,3 +69,9 @@ def test_a_manifest_written_in_two_parts_would_be_noticed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(FaultyFileSystem, "_half", half)
     assert any("digest does not match" in str(t) for t in lost(3, "save", 60))
+
+
+@pytest.mark.parametrize("work", ["open", "music"])
+def test_what_nobody_sweeps_would_be_noticed(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "delete_strays", lambda location: None)
+    assert any("music that nobody lists, stay" in str(t) for t in lost(3, work))

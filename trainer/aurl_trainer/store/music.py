@@ -94,6 +94,17 @@ class SharedMusic:
         return True
 
 
+def unlisted(location: Location) -> dict[str, list[str]]:
+    """Copies without a listing, with their objects: a node leaves them now, or was killed while it did."""
+    names = set(location.names(MUSIC))
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        copy, _, file = name.rpartition("/")
+        if "/" in copy and f"{copy}.json" not in names:
+            found.setdefault(f"{MUSIC}/{copy}", []).append(f"{MUSIC}/{copy}/{file}")
+    return found
+
+
 def _copied(source: BinaryIO, out: BinaryIO) -> tuple[int, str]:
     """Copies, and returns bytes and SHA-256."""
     digest, size = hashlib.sha256(), 0

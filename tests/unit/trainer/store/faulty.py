@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import fsspec
@@ -69,6 +70,12 @@ class FaultyFileSystem(MemoryFileSystem):
         cls.lag = cls.time = 0
         cls.store.clear()
         cls.pseudo_dirs[:] = [""]
+
+    @classmethod
+    def grow_old(cls, seconds: float) -> None:
+        """All objects were put there so much earlier."""
+        for file in cls.store.values():
+            file.created -= timedelta(seconds=seconds)
 
     @classmethod
     @contextlib.contextmanager

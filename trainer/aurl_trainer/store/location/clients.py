@@ -1,4 +1,4 @@
-"""What each store's own client is told: no retries of its own, and bounded waits.
+"""What each store's own client is told (no retries of its own, bounded waits), and how it tells things.
 
 Location tries again by itself, with one deadline over all; a client that did so as well would multiply the
 tries. The exception are streams: a part of one that failed cannot be asked for again from here, so there the
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from aurl_trainer.store.location.disk import Disk, local_path
@@ -20,6 +22,9 @@ READ_SECONDS = 60
 
 STREAM_TRIES = 6
 """For one part of a stream."""
+
+_TIMES = ("LastModified", "mtime", "last_modified", "created")
+"""What file systems call the time of the last writing: of S3, local and GCS, Azure, memory."""
 
 
 def open_store(uri: str, *, stream: bool = False) -> tuple[Any, str]:
@@ -65,6 +70,17 @@ def open_store(uri: str, *, stream: bool = False) -> tuple[Any, str]:
     elif protocol in ("az", "abfs", "abfss", "adl") and not stream:
         fs.service_client._config.retry_policy.total_retries = 0
     return fs, str(root)
+
+
+def taken_at(info: Mapping[str, Any]) -> float | None:
+    """When the store took an object, seconds since the epoch, of what its file system says of it.
+
+    None where that does not tell.
+    """
+    found = next((at for key in _TIMES if (at := info.get(key)) is not None), None)
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else None
 
 
 def is_local(fs: Any) -> bool:

@@ -45,8 +45,9 @@ class Disk:
             return []
 
     def info(self, path: str) -> dict[str, Any]:
-        """`size` in bytes."""
-        return {"size": Path(path).stat().st_size}
+        """`size` in bytes, `mtime` in seconds since the epoch."""
+        found = Path(path).stat()
+        return {"size": found.st_size, "mtime": found.st_mtime}
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """The file's bytes in [start, end)."""

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location import disk, multipart
-from aurl_trainer.store.location.clients import is_async, is_local, open_store
+from aurl_trainer.store.location.clients import is_async, is_local, open_store, taken_at
 from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
 from aurl_trainer.store.location.multipart import Begun
 from aurl_trainer.store.location.patience import Patience
@@ -205,6 +205,14 @@ class Location:
         """Size in bytes. Raises FileNotFoundError when it is not there."""
         with self._errors("read", name):
             return int(self._ask("info", self.path(name))["size"])
+
+    def taken_at(self, name: str) -> float | None:
+        """When the store took the object, seconds since the epoch by its own clock; None if it does not tell.
+
+        Raises FileNotFoundError when it is not there.
+        """
+        with self._errors("looked at", name):
+            return taken_at(self._ask("info", self.path(name)))
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects in `folder` and below, relative to it, sorted; none when it is not there."""

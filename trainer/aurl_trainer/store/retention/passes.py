@@ -28,6 +28,7 @@ from aurl_trainer.store.retention.leftovers import (
     OldUploads,
     delete_old_partials,
     delete_partials,
+    delete_strays,
     end_old_uploads,
     end_uploads,
 )
@@ -78,6 +79,7 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
     delete_partials(store.location, mine)
     if orphans_only:
         delete_old_partials(store.location)
+        delete_strays(store.location)
         end_uploads(store.location, mine)
     if is_fenced(mine, store.fences()) is None:
         refresh_index(store)
@@ -125,6 +127,7 @@ def collect(
         clear_superseded(store.location)
         clear_gone(store)
         delete_old_partials(store.location)
+        delete_strays(store.location)
         refresh_index(store)
     before = now - max(save_seconds, keep.grace_seconds)
     uploads = end_old_uploads(store.location, before, dry_run=dry_run)

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_what_is_put_can_be_listed_read_and_deleted(place: Location) -> None:
         place.get("a/x.json")
     place.delete_folder("a/b")
     assert place.names("a") == []
+
+
+def test_the_store_says_when_it_took_an_object(place: Location) -> None:
+    before = time.time()
+    place.put("a/x.json", b"12345")
+    at = place.taken_at("a/x.json")
+    assert at is not None and before - 2 <= at <= time.time() + 2
+    with pytest.raises(FileNotFoundError):
+        place.taken_at("a/y.json")
 
 
 def test_a_folder_that_is_not_there_is_empty(place: Location) -> None:

@@ -38,7 +38,9 @@ def gc(
 
     On S3 it also ends the uploads of packs that killed processes had begun,
     which S3 keeps unseen and bills: those begun longer ago than a save may take
-    (checkpoint.deadline) and than the grace.
+    (checkpoint.deadline) and than the grace; and of prepared music, after an
+    hour. Small things that killed processes left an hour ago go as well: probes,
+    music that no listing names, marks of checkpoints that are gone.
 
     \b
     Examples:
@@ -62,18 +64,18 @@ def gc(
             "removed": [str(n) for n in removed.checkpoints],
             "unfinished": [str(n) for n in removed.unfinished],
             "bytes": removed.bytes,
-            "uploads": list(removed.uploads.packs),
+            "uploads": list(removed.uploads.objects),
             "uploads_problem": removed.uploads.problem,
         }
         typer.echo(json.dumps(answer))
         return
     would = "would go" if dry_run else "removed"
-    for name in removed.checkpoints:
-        typer.echo(f"{would}: step {name.step} ({name})")
-    for name in removed.unfinished:
-        typer.echo(f"{would}: what an interrupted save left ({name})")
-    for pack in removed.uploads.packs:
-        typer.echo(f"{would}: what a killed upload left, unseen ({pack})")
+    for checkpoint in removed.checkpoints:
+        typer.echo(f"{would}: step {checkpoint.step} ({checkpoint})")
+    for checkpoint in removed.unfinished:
+        typer.echo(f"{would}: what an interrupted save left ({checkpoint})")
+    for name in removed.uploads.objects:
+        typer.echo(f"{would}: what a killed upload left, unseen ({name})")
     if removed.uploads.problem is not None:
         typer.echo(f"what killed uploads left stays: {removed.uploads.problem}", err=True)
     typer.echo(f"{store.location.uri}: {would} {size(removed.bytes)}; {stay} checkpoints stay")
