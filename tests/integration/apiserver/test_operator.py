@@ -263,6 +263,26 @@ def test_a_failed_job_is_resumed_under_its_name(namespace: str, tmp_path: Path) 
         assert again.returncode == ExitCode.REFUSED, "expected a running job not to be resumed"
 
 
+@pytest.mark.parametrize("order", ["mended, then resumed", "resumed, then mended"])
+def test_a_job_whose_pod_was_refused_goes_on_when_it_is_mended(
+    namespace: str, tmp_path: Path, order: str
+) -> None:
+    wrong = [{"key": "spot", "operator": "Exists", "value": "true"}]
+    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+        job(namespace, nodes=ONE, template={"spec": {**NOWHERE["spec"], "tolerations": wrong}})
+        eventually("it has failed", lambda: status(namespace).get("phase") == "Failed")
+        assert "tolerations" in status(namespace)["message"]
+        if order == "resumed, then mended":
+            eventually("it is resumed", lambda: aurl("resume", "bach", "-n", namespace).returncode == 0)
+            time.sleep(1.0)
+            eventually("it failed again", lambda: status(namespace).get("phase") == "Failed")
+        job(namespace, nodes=ONE)
+        done = aurl("resume", "bach", "-n", namespace)
+        assert done.returncode == 0, done.stderr
+        eventually("a node runs", lambda: kubelet.pods("node"))
+        eventually("it runs", lambda: status(namespace).get("phase") == "Running")
+
+
 def test_a_job_of_the_longest_name_runs(namespace: str, tmp_path: Path) -> None:
     name = "b" * 63
     with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
