@@ -19,6 +19,7 @@ from aurl_trainer.store.tags import set_tag
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 URI = "faulty://run"
+RUN = "stops"
 MODELS = "faulty://models"
 """Where checkpoints are promoted to."""
 
@@ -45,7 +46,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def checkpointer(keep: KeepConfig) -> Checkpointer:
     """A process's view of the store."""
     settings = CheckpointConfig(keep=keep, compression=0)
-    return Checkpointer(URI, run="stops", fingerprint={"seed": 1}, settings=settings, rank=0, world=1)
+    return Checkpointer(URI, run=RUN, fingerprint={"seed": 1}, settings=settings, rank=0, world=1)
 
 
 def metrics(step: int) -> dict[str, float]:

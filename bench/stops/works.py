@@ -15,7 +15,7 @@ from aurl_trainer.store.music import SharedMusic
 from aurl_trainer.store.retention.passes import collect
 from aurl_trainer.store.retention.removal import all_but_best
 from aurl_trainer.store.tags import delete_tag, set_tag
-from bench.stops.history import MODELS, TAG, URI, Past, at, checkpointer, metrics, promote, state_of
+from bench.stops.history import MODELS, RUN, TAG, URI, Past, at, checkpointer, metrics, promote, state_of
 
 
 @dataclass
@@ -63,7 +63,7 @@ def collecting(past: Past, told: Told) -> None:
 
 def thinning(past: Past, told: Told) -> None:
     """The clean-up of a run that is over."""
-    all_but_best(Location(URI), 1, KeepConfig().by)
+    all_but_best(Location(URI), RUN, 1, KeepConfig().by)
 
 
 def tagging(past: Past, told: Told) -> None:

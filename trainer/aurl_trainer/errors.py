@@ -7,6 +7,7 @@
     │   ├── DamagedError    an object is not what its manifest says
     │   ├── UnavailableError the store does not answer; later it may
     │   └── FencedError     a later generation has taken over: this one may not write
+    │       └── GoneError   the place was deleted under this run
     ├── QueryError          a condition or an order on the command line is not understood
     ├── RefusedError        would harm something that exists
     ├── MissingError        a program, package or file is not there
@@ -61,6 +62,12 @@ class FencedError(CheckpointError):
     """A later generation has taken over this run: this one may not write any more."""
 
     exit_code = ExitCode.REJOIN
+
+
+class GoneError(FencedError):
+    """The place was deleted under this run. A restart would find nothing, and begin anew in silence."""
+
+    exit_code = ExitCode.CHECKPOINT
 
 
 class QueryError(AurlTrainerError):

@@ -24,7 +24,7 @@ from aurl_trainer.store.retention.removal import all_but_best, everything
 from tests.integration.stores.proxy import PASS, proxied
 from tests.integration.stores.servers import BUCKET, serving
 from tests.integration.stores.test_faults import answer
-from tests.unit.trainer.store.made import open_run, save
+from tests.unit.trainer.store.made import RUN, open_run, save
 from tests.unit.trainer.store.test_collect import OLD, ONE_LEFT
 
 pytestmark = pytest.mark.processes
@@ -138,7 +138,7 @@ def test_a_run_that_is_removed_leaves_none(run: str, how: str) -> None:
     _, claim = open_run(run)
     killed_in(run, CheckpointName(1, 1, claim.id).pack(0))
     if how == "everything":
-        everything(Location(run))
+        everything(Location(run), RUN)
     else:
-        all_but_best(Location(run), 1, {"val_nll": 1.0})
+        all_but_best(Location(run), RUN, 1, {"val_nll": 1.0})
     assert left(run) == []

@@ -93,9 +93,9 @@ def test_a_run_that_is_over_is_thinned_out_and_removed(uri: str) -> None:
     saver.open(state(*run))
     for step, nll in ((1, 1.0), (2, 0.5), (3, 2.0)):
         saver.save(step, state(*run), {}, {"val_nll": nll})
-    assert [n.step for n in all_but_best(Location(uri), 1, KeepConfig().by)] == [2]
+    assert [n.step for n in all_but_best(Location(uri), "small", 1, KeepConfig().by)] == [2]
     assert steps(uri) == [2]
-    everything(Location(uri))
+    everything(Location(uri), "small")
     place = Location(uri)
     assert [n for folder in ("manifests", "packs", "generations") for n in place.names(folder)] == []
 

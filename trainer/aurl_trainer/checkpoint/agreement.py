@@ -18,6 +18,7 @@ from aurl_trainer.errors import (
     CheckpointError,
     DamagedError,
     FencedError,
+    GoneError,
     RefusedError,
     UnavailableError,
 )
@@ -32,6 +33,7 @@ _KINDS: tuple[type[AurlTrainerError], ...] = (
     CheckpointError,
     RefusedError,
     FencedError,
+    GoneError,
 )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
+from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, GoneError, RefusedError
 from aurl_trainer.store.format.identity import differences
 from aurl_trainer.store.format.marks import ASIDE, TAGS, TagMark, tags_in
 from aurl_trainer.store.format.names import (
@@ -222,19 +222,33 @@ class RunStore:
     # -- writing ----------------------------------------------------------------------------------------
 
     def check_fence(self, mine: GenerationId) -> None:
-        """Raises FencedError when a later generation than `mine` is there."""
-        later = is_fenced(mine, self.fences())
+        """Raises FencedError when a generation later than `mine` is there, GoneError when `mine` is not."""
+        fences = self.fences()
+        later = is_fenced(mine, fences)
         if later is not None:
             raise FencedError(
                 f"{self.location.uri}: generation {later.number} has taken over from generation "
                 f"{mine.number}, which may not save any more"
             )
+        if all(f.id != mine for f in fences) and not self._has_record(mine):
+            raise GoneError(
+                f"{self.location.uri}: the place was deleted under this run: the record of its generation "
+                f"{mine.number} is gone; started again, it goes on from what is left there"
+            )
+
+    def _has_record(self, mine: GenerationId) -> bool:
+        """Whether its claim is there, listed or not: a listing may lag, and is no proof that it is gone."""
+        try:
+            self.location.get(Fence(mine).object)
+        except FileNotFoundError:
+            return False
+        return True
 
     def commit(self, manifest: Manifest) -> None:
         """Writes the manifest, after which the checkpoint exists. All its packs must be durable.
 
-        Raises FencedError, also when a later generation appeared while it was written; CheckpointError when
-        the store refuses.
+        Raises FencedError as `check_fence` does, also when a later generation appeared, or the place was
+        deleted, while it was written; CheckpointError when the store refuses.
         """
         name = manifest.checkpoint
         self.check_fence(name.generation)

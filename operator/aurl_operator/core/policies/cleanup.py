@@ -3,8 +3,8 @@
 While a job runs, only the remains of its last `REMAINS` ended processes are kept, and none that still hold
 what a replacement may need: a machine, or the quota, which counts a pod of a lost machine until its object is
 gone. Checkpoints are deleted by a cleaner, a process of the job's own image with the job's own secret, in at
-most `TRIES` tries: the job's deletion is never blocked for ever, and what stays is told. Not here: when a job
-has ended (the others).
+most `TRIES` tries: the job's deletion is never blocked for ever, and what stays is told. One that finds the
+place to be another run's says so, and no other is tried. Not here: when a job has ended (the others).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aurl_operator.core.observed import Process, Role, State
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove
 from aurl_operator.core.policies.elastic import order
 from aurl_operator.core.situation import Situation
-from aurl_trainer.contract import Cause, LedgerEntry
+from aurl_trainer.contract import Cause, ExitCode, LedgerEntry
 
 REMAINS = 10
 """Ended processes whose remains stay while the job runs."""
@@ -74,8 +74,14 @@ def _deleted(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Act
     never_ran = s.memory.first_ready_at is None and s.memory.durable_step is None
     if wanted == "Keep" or never_ran:
         return s, (Release(),)
-    if s.memory.cleaned or any(e.role is Role.CLEANER and e.cause is Cause.SUCCEEDED for e in ended):
+    cleaners = [e for e in ended if e.role is Role.CLEANER]
+    if s.memory.cleaned or any(e.cause is Cause.SUCCEEDED for e in cleaners):
         return s.remember(cleaned=True), (Release("checkpoints deleted"),)
+    if s.memory.let_go:
+        return s, (Release("checkpoints stay"),)
+    for end in cleaners:
+        if end.exit_code == ExitCode.REFUSED:
+            return _let_go(s, f"checkpoints stay: {end.message}")
     for cleaner in s.living(Role.CLEANER):
         due = s.memory.live[cleaner.uid].since + CLEANER_SECONDS
         s = s.wake(due) if s.now < due else s.stop(cleaner.uid, "takes too long", kill=True)
@@ -85,16 +91,16 @@ def _deleted(s: Situation, ended: Sequence[Ended]) -> tuple[Situation, tuple[Act
     if refused is not None:
         return _let_go(s, f"checkpoints stay: the cleaner was refused: {refused.waiting.message}")
     if s.memory.attempts.get(slot(Role.CLEANER, 0), 0) >= TRIES:
-        return _let_go(s, f"checkpoints stay: {TRIES} cleaners failed")
+        last = f": {cleaners[-1].message}" if cleaners else ""
+        return _let_go(s, f"checkpoints stay: {TRIES} cleaners failed{last}")
     s, start = order(s, Role.CLEANER, 0, keep_best=wanted == "KeepBest")
     return s, (start,)
 
 
 def _let_go(s: Situation, why: str) -> tuple[Situation, tuple[Action, ...]]:
-    """Told once, however long others hold the job."""
-    if not s.memory.let_go:
-        s = s.remember(let_go=True).tell(LedgerEntry(kind="cleanup", at=s.now, id="cleanup", message=why))
-    return s, (Release(why),)
+    """Told once: from then on it is remembered, however long others hold the job."""
+    entry = LedgerEntry(kind="cleanup", at=s.now, id="cleanup", message=why)
+    return s.remember(let_go=True).tell(entry), (Release(why),)
 
 
 def _stop_all(s: Situation, reason: str) -> Situation:

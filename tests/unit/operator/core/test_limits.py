@@ -12,7 +12,7 @@ from aurl_operator.core.observed import LOCAL, End, Refusal, Role, State, Waitin
 from aurl_operator.core.plan import DeleteJob, Plan, Release, Remove
 from aurl_operator.core.policies import cleanup, hang
 from aurl_operator.core.revive import revive
-from aurl_trainer.contract import Cause, ExitCode
+from aurl_trainer.contract import Cause, ExitCode, Termination
 from tests.unit.operator.core.scene import Desk, died, make_job, progress, reasons
 
 PENDING: dict[str, Any] = {
@@ -350,11 +350,32 @@ def test_checkpoints_are_deleted_by_a_cleaner_in_bounded_tries() -> None:
         desk.end(start.name, died(desk.now))
     plan = desk.look(1.0)
     (release,) = plan.actions
-    assert isinstance(release, Release) and "3 cleaners failed" in release.message
+    assert isinstance(release, Release) and "3 cleaners failed: boom" in release.message
     assert [(e.kind, e.message) for e in plan.ledger if told(e)] == [("cleanup", release.message)]
     again = desk.look(1.0)
-    assert again.actions == (release,) and not again.ledger, "expected it to be told once"
+    assert not again.starts and not again.ledger, "expected it to be told once"
+    assert any(isinstance(a, Release) for a in again.actions)
     assert "crash" not in desk.memory.restarts
+
+
+def test_what_a_cleaner_may_not_delete_stays_at_once_and_is_told() -> None:
+    desk = Desk(make_job(cleanup={"checkpoints": "Delete"}))
+    desk.running()
+    desk.deleting = True
+    desk.stop(desk.look())
+    desk.start(desk.look(1.0))
+    desk.look(1.0)
+    words = "s3://b/run belongs to run a, not to b: nothing is deleted"
+    record = Termination(Cause.FINAL_ERROR, words, ExitCode.REFUSED, desk.now)
+    desk.end("cleaner-0-0", End(desk.now, exit_code=ExitCode.REFUSED, termination=record))
+    plan = desk.look(1.0)
+    assert plan.actions == (Release(f"checkpoints stay: {words}"),), "expected no other try"
+    (entry,) = [e for e in plan.ledger if told(e)]
+    assert (entry.kind, entry.message) == ("cleanup", f"checkpoints stay: {words}")
+    for _ in range(2):
+        plan = desk.look(1.0)
+        assert not plan.starts and not plan.ledger, "expected it to be told once, and no other try"
+        assert any(isinstance(a, Release) for a in plan.actions), "others held the job at the first time"
 
 
 def test_a_cleaner_that_succeeds_lets_the_job_go_and_is_not_started_again() -> None:

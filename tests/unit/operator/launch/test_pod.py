@@ -67,6 +67,12 @@ def test_the_secret_reaches_nodes_and_cleaners_only() -> None:
     assert has == {Role.NODE: True, Role.CLEANER: True, Role.STORE: False}
 
 
+def test_a_cleaner_knows_whose_checkpoints_it_may_delete_as_nodes_write_it_and_can_tell_why_not() -> None:
+    node, cleaner = (env(pod(job(), start(r), DEFAULTS)) for r in (Role.NODE, Role.CLEANER))
+    assert cleaner["AURL_RUN_ID"] == node["AURL_RUN_ID"] == "u1"
+    assert cleaner["AURL_TERMINATION_LOG"] == "/dev/termination-log"
+
+
 def test_resources_are_what_the_job_says() -> None:
     given = {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"nvidia.com/gpu": 1}}
     made = pod(job(resources=given), start(), DEFAULTS)

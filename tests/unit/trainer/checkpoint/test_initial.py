@@ -131,7 +131,7 @@ def test_the_other_run_may_be_deleted_afterwards(uri: str, tmp_path: Path) -> No
     saver = checkpointer(mine)
     saver.open({})
     saver.save(1, {"model": ModelPart(model)}, {"init_from": begun.record()})
-    everything(Location(uri))
+    everything(Location(uri), "small")
     store = RunStore(Location(mine))
     (name,) = store.valid()
     assert {p.path.split("/")[1] for p in store.manifest(name).packs} == {str(name)}, "packs of another run"

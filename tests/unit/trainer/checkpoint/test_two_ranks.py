@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,19 @@ def test_a_fenced_world_leaves_as_a_whole(ranks: RankPool, tmp_path: Path) -> No
     for kind, message, _ in ranks.run(_save_fenced, uri):
         assert kind == "FencedError" and "generation 2 has taken over" in message
     assert steps(uri) == []
+
+
+def _save_where_all_was_deleted(rank: int, world: int, uri: str) -> None:
+    saver = checkpointer(uri, rank, world)
+    saver.open({})
+    if rank == 0:
+        shutil.rmtree(uri)
+    saver.save(1, {"x": torch.ones(1)}, {})
+
+
+def test_a_place_that_was_deleted_is_known_to_all_ranks(ranks: RankPool, tmp_path: Path) -> None:
+    for kind, message, _ in ranks.run(_save_where_all_was_deleted, f"{tmp_path}/run"):
+        assert kind == "GoneError" and "was deleted under this run" in message
 
 
 def _open_other(rank: int, world: int, uri: str) -> None:

@@ -14,7 +14,7 @@ from aurl_operator.backends.local.process.ports import free_port
 from aurl_trainer.contract import Cause, ExitCode
 from aurl_trainer.engine.parallel import World, pick_backend
 from aurl_trainer.engine.survival.exits import classify
-from aurl_trainer.errors import ConfigError
+from aurl_trainer.errors import CheckpointError, ConfigError, GoneError
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,12 @@ def test_a_device_without_memory_is_told_as_such(text: str, cause: Cause) -> Non
     found, code = classify(RuntimeError(text), first_start=False)
     assert found is cause
     assert (code == ExitCode.OUT_OF_MEMORY) == (cause is Cause.OUT_OF_MEMORY)
+
+
+def test_a_place_that_was_deleted_ends_the_run_and_no_other_trouble_with_its_place_does() -> None:
+    """A restart would find nothing, and begin anew in silence."""
+    assert classify(GoneError("deleted"), first_start=False) == (Cause.FINAL_ERROR, ExitCode.FINAL)
+    assert classify(CheckpointError("no answer"), first_start=False) == (Cause.CRASH, ExitCode.CRASH)
 
 
 def _join(rank: int, port: int, answers: Any) -> None:

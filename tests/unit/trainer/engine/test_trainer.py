@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from aurl_trainer.engine.saves import Saves
 from aurl_trainer.engine.state.position import Position
 from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
-from aurl_trainer.errors import FencedError, LeaveError, RefusedError
+from aurl_trainer.errors import FencedError, GoneError, LeaveError, RefusedError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from aurl_trainer.store.location.place import Location
@@ -333,6 +334,19 @@ def test_a_world_that_was_taken_over_leaves_when_its_save_learns_it(tmp_path: Pa
         run(str(tmp_path), watch)
     assert max(losses(watch)) < STEPS
     assert not [r for r in watch.of("save") if not r["ok"]], "to be replaced is no failed save"
+
+
+def test_a_run_whose_place_was_deleted_ends_when_its_save_learns_it(tmp_path: Path) -> None:
+    class Deleted(Watch):
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            if progress.step == 4 and progress.phase == Phase.STEP:
+                shutil.rmtree(tmp_path / "run")
+
+    watch = Deleted()
+    with pytest.raises(GoneError, match="the place was deleted under this run"):
+        run(str(tmp_path / "run"), watch)
+    assert max(losses(watch)) < STEPS
 
 
 def test_another_experiment_on_the_same_place_is_refused(tmp_path: Path) -> None:

@@ -15,14 +15,17 @@ from aurl_trainer.store.run_store import Claim, RunStore
 IDENTITY: dict[str, Any] = {"seed": 1, "model": {"dim": 64}}
 
 
-def open_run(uri: str, identity: dict[str, Any] | None = None) -> tuple[RunStore, Claim]:
+RUN = "run"
+
+
+def open_run(uri: str, identity: dict[str, Any] | None = None, *, run: str = RUN) -> tuple[RunStore, Claim]:
     """A world that opens the run, as the Checkpointer does, without loading."""
     store = RunStore(Location(uri))
     mine = identity or IDENTITY
     store.check_identity(mine)
-    claim = store.claim("run", mine, 1)
+    claim = store.claim(run, mine, 1)
     valid = store.valid()
-    store.settle(claim, valid[-1] if valid else None, run="run", identity=mine)
+    store.settle(claim, valid[-1] if valid else None, run=run, identity=mine)
     return store, claim
 
 
@@ -65,7 +68,7 @@ def save(
         step=step,
         generation=generation.number,
         nonce=generation.nonce,
-        run="run",
+        run=RUN,
         at=time.time() if at is None else at,
         world=1,
         identity=IDENTITY,

@@ -20,7 +20,7 @@ from aurl_trainer.store.retention.removal import all_but_best
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
 from tests.unit.trainer.store.faulty import FaultyFileSystem
-from tests.unit.trainer.store.made import open_run, save
+from tests.unit.trainer.store.made import RUN, open_run, save
 
 EXPERIMENT: dict[str, Any] = {"from_preset": "quick_test", "seed": 1, "model": {"dim": 64, "mode": "vae"}}
 LATEST_TWO = KeepConfig(latest=2, best=0, grace_seconds=0)
@@ -85,7 +85,7 @@ def test_whoever_changes_a_run_renews_it(url: str) -> None:
     copy(store, store.valid()[0], target, lambda done: None, any_run=False)
     assert indexed(target.location) == [2]
     save(store, claim.id, 4, 4, 4.0)
-    all_but_best(store.location, 1, {"val_nll": 1.0})
+    all_but_best(store.location, RUN, 1, {"val_nll": 1.0})
     assert indexed(store.location) == [2], "the best is left"
     save(store, claim.id, 5, 5, 5.0, at=1000.0)
     save(store, claim.id, 6, 6, 6.0, at=1000.0)

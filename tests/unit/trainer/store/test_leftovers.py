@@ -13,7 +13,7 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.leftovers import FOLDERS, PARTIAL_SECONDS, STRAY_SECONDS
 from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.retention.removal import everything
-from tests.unit.trainer.store.made import open_run, save
+from tests.unit.trainer.store.made import RUN, open_run, save
 
 KEEP = KeepConfig()
 
@@ -88,5 +88,5 @@ def test_a_run_that_is_removed_leaves_no_half(tmp_path: Path) -> None:
     store, claim = open_run(str(tmp_path))
     save(store, claim.id, 1, 1)
     halves = [half(tmp_path, folder, "0123abcd", 0.0) for folder in FOLDERS]
-    everything(Location(str(tmp_path)))
+    everything(Location(str(tmp_path)), RUN)
     assert [p for p in halves if p.exists()] == []

@@ -86,7 +86,7 @@ def test_without_a_listing_nothing_counts(place: Location, music: Path) -> None:
 
 def test_it_goes_with_the_run(place: Location, music: Path) -> None:
     _prepared("first", music, place)
-    everything(place)
+    everything(place, "a run that left music and took no generation")
     assert place.names("") == []
 
 

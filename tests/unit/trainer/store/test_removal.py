@@ -11,7 +11,7 @@ from aurl_trainer.store.retention.removal import all_but_best, everything
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify
-from tests.unit.trainer.store.made import flip, open_run, save
+from tests.unit.trainer.store.made import RUN, flip, open_run, save
 
 BY = {"val_nll": 1.0}
 
@@ -34,21 +34,21 @@ def test_everything_goes_and_nothing_beside_it(uri: str) -> None:
     ):
         store.location.put(name, b"x")
     set_tag(store, "prod", store.valid()[0])
-    everything(Location(uri))
+    everything(Location(uri), RUN)
     fresh = RunStore(Location(uri))
     assert fresh.location.names("") == [], "something of the run was left"
     assert fresh.committed() == []
     assert fresh.pack_folders() == []
     assert fresh.location.names("samples/deep/er") == []
     assert len(RunStore(Location(f"{uri}-neighbour")).valid()) == 1, "a neighbour was touched"
-    everything(Location(uri))
+    everything(Location(uri), RUN)
 
 
 def test_the_best_stay_and_verify(uri: str) -> None:
     store, claim = open_run(uri)
     for number, nll in enumerate((0.5, 0.2, 0.9, 0.4), start=1):
         save(store, claim.id, number, 10 * number, nll)
-    left = all_but_best(Location(uri), 2, BY)
+    left = all_but_best(Location(uri), RUN, 2, BY)
     assert [name.step for name in left] == [20, 40], f"expected steps 20 and 40, found {left}"
     fresh = RunStore(Location(uri))
     assert fresh.valid() == left
@@ -62,7 +62,7 @@ def test_by_other_metrics_and_tags_stay(uri: str) -> None:
     for number, nll in enumerate((0.5, 0.2, 0.9, 0.4), start=1):
         save(store, claim.id, number, 10 * number, nll)
     set_tag(store, "prod", store.valid()[0])
-    left = all_but_best(Location(uri), 1, {"val_nll": -1.0})
+    left = all_but_best(Location(uri), RUN, 1, {"val_nll": -1.0})
     assert [name.step for name in left] == [10, 30], "the tagged one, and the one with the greatest"
     assert RunStore(Location(uri)).valid() == left
 
@@ -74,7 +74,7 @@ def test_one_of_the_best_that_is_damaged_gives_way_to_the_next(uri: str) -> None
         for number, nll in enumerate((0.5, 0.2, 0.9, 0.4), start=1)
     ]
     flip(store.location, saved[1].pack(0))
-    left = all_but_best(Location(uri), 2, BY)
+    left = all_but_best(Location(uri), RUN, 2, BY)
     assert [name.step for name in left] == [10, 40], "step 20 is the best, and cannot be loaded"
     assert all(verify(store, name).good for name in left)
 
@@ -83,15 +83,15 @@ def test_if_none_is_whole_the_best_stay_for_whoever_can_mend_them(uri: str) -> N
     store, claim = open_run(uri)
     for number, nll in enumerate((0.5, 0.2), start=1):
         flip(store.location, save(store, claim.id, number, 10 * number, nll).checkpoint.pack(0))
-    assert [name.step for name in all_but_best(Location(uri), 1, BY)] == [20]
+    assert [name.step for name in all_but_best(Location(uri), RUN, 1, BY)] == [20]
 
 
 def test_without_a_metric_the_newest_stays(uri: str) -> None:
     store, claim = open_run(uri)
     for number in (1, 2, 3):
         save(store, claim.id, number, 10 * number)
-    assert [name.step for name in all_but_best(Location(uri), 1, BY)] == [30]
+    assert [name.step for name in all_but_best(Location(uri), RUN, 1, BY)] == [30]
 
 
 def test_nothing_there_is_nothing_to_do(uri: str) -> None:
-    assert all_but_best(Location(uri), 1, BY) == []
+    assert all_but_best(Location(uri), RUN, 1, BY) == []

@@ -9,7 +9,7 @@ import pytest
 
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.config.reference import Best, Latest, Number, Step, Tag, parse_which
-from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
+from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, GoneError, RefusedError
 from aurl_trainer.store.choose import candidates, checkpoints_of, resolve
 from aurl_trainer.store.format.manifest import VERSION, Manifest
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
@@ -17,11 +17,12 @@ from aurl_trainer.store.format.reading import Wanted, stream
 from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.passes import retain
+from aurl_trainer.store.retention.removal import everything
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify, verify_records
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
-from tests.unit.trainer.store.made import IDENTITY, open_run, save
+from tests.unit.trainer.store.made import IDENTITY, RUN, open_run, save
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -87,6 +88,45 @@ def test_the_fence_is_seen_even_when_it_appears_during_the_commit(uri: str) -> N
     with pytest.raises(FencedError):
         save(old, first.id, 1, 10)
     assert steps(RunStore(Location(uri))) == []
+
+
+def test_a_run_whose_place_was_deleted_learns_it_at_its_next_save(uri: str) -> None:
+    store, claim = open_run(uri)
+    save(store, claim.id, 1, 10)
+    everything(Location(uri), RUN)
+    with pytest.raises(GoneError, match="the place was deleted under this run") as error:
+        save(store, claim.id, 2, 20)
+    assert "\n" not in str(error.value)
+    assert steps(store) == [], "a checkpoint was acknowledged whose earlier packs are gone"
+    retain(store, claim.id, keep(1, 0))
+    assert store.location.names("index") == [], "it writes on at a place that was deleted"
+
+
+def test_a_place_that_is_deleted_during_a_commit_is_noticed(uri: str) -> None:
+    store, claim = open_run(uri)
+    put = store.location.put
+
+    def slow_put(name: str, data: bytes) -> None:
+        everything(Location(uri), RUN)
+        put(name, data)
+
+    store.location.put = slow_put  # type: ignore[method-assign]
+    with pytest.raises(GoneError):
+        save(store, claim.id, 1, 10)
+
+
+def test_a_record_that_is_only_not_listed_is_no_place_that_was_deleted() -> None:
+    FaultyFileSystem.clear()
+    store, claim = open_run("faulty://late")
+    try:
+        FaultyFileSystem.lag = 50
+        assert store.fences() == [], "expected listings not to show the record"
+        store.check_fence(claim.id)
+        store.location.delete([f"generations/{claim.id}.json"])
+        with pytest.raises(GoneError):
+            store.check_fence(claim.id)
+    finally:
+        FaultyFileSystem.clear()
 
 
 def test_two_worlds_that_open_at_the_same_instant_have_one_winner(uri: str) -> None:

@@ -20,7 +20,7 @@ import torch
 from aurl_trainer.agent.blame import peers_fault
 from aurl_trainer.contract import Cause, Env, ExitCode, RankFailure
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
-from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, LeaveError
+from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, GoneError, LeaveError
 
 PEER_EVIDENCE_SECONDS = 15.0
 """How long after a failed collective to look for a peer that is missing or has failed."""
@@ -42,6 +42,8 @@ def run_rank(work: Callable[[], None], beats: Heartbeat) -> NoReturn:
         code = ExitCode.OK
     except LeaveError as error:
         code = error.exit_code
+    except GoneError as error:
+        code = _failed(error, beats)
     except FencedError as error:
         _say(f"leaving: {error}")
         code = ExitCode.REJOIN
@@ -77,12 +79,13 @@ def classify(error: BaseException, *, first_start: bool) -> tuple[Cause, ExitCod
     """What kind of end `error` is.
 
     An error that names its own exit code is final: the same input fails again. Only a checkpoint location
-    that worked before may come back, so there it is a crash, with the crash's budget and back-off.
+    that worked before may come back, so there it is a crash, with the crash's budget and back-off; unless it
+    was deleted, when a restart would begin anew in silence.
     """
     device = isinstance(error, RuntimeError) and _DEVICE_MEMORY.search(str(error)) is not None
     if device or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Cause.OUT_OF_MEMORY, ExitCode.OUT_OF_MEMORY
-    if isinstance(error, CheckpointError) and not first_start:
+    if isinstance(error, CheckpointError) and not isinstance(error, GoneError) and not first_start:
         return Cause.CRASH, ExitCode.CRASH
     if isinstance(error, AurlTrainerError) and error.exit_code is not ExitCode.CRASH:
         return Cause.FINAL_ERROR, ExitCode.FINAL

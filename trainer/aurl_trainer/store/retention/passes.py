@@ -13,14 +13,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
-from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError, UnavailableError
+from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError, UnavailableError
 from aurl_trainer.store.aside import clear_gone
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
     CheckpointName,
     Fence,
     GenerationId,
-    is_fenced,
 )
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
@@ -81,7 +80,8 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
         delete_old_partials(store.location)
         delete_strays(store.location)
         end_uploads(store.location, mine)
-    if is_fenced(mine, store.fences()) is None:
+    with contextlib.suppress(FencedError):
+        store.check_fence(mine)
         refresh_index(store)
 
 

@@ -1,4 +1,7 @@
-"""Removing checkpoints of a run that is over: the job's clean-up. Not here: while it runs (passes.py)."""
+"""Removing checkpoints of a run that is over: the job's clean-up.
+
+Not here: whether they are its own (owned.py), and what goes while it runs (passes.py).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.leftovers import FOLDERS
+from aurl_trainer.store.retention.owned import Owned
 from aurl_trainer.store.retention.passes import survey
 from aurl_trainer.store.retention.plan import without
 from aurl_trainer.store.retention.rules import best_first
@@ -18,10 +22,15 @@ from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 
 
-def everything(location: Location) -> None:
-    """Deletes all that a run has written, tags too; what is not there is no error."""
+def everything(location: Location, run: str) -> None:
+    """Deletes all that `run` has written, tags too; what is not there is no error.
+
+    Raises RefusedError if the place is another run's, now or, having deleted what was older, meanwhile.
+    """
     location.catch_up()
+    owned = Owned(RunStore(location), run)
     for folder in FOLDERS:
+        owned.look_again()
         _delete(location, folder)
     _drop_uploads(location)
 
@@ -39,15 +48,17 @@ def _drop_uploads(location: Location) -> None:
             location.end_uploads(uploads)
 
 
-def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> list[CheckpointName]:
-    """Deletes all checkpoints but the tagged ones and the best `count`, and returns those that stay.
+def all_but_best(location: Location, run: str, count: int, by: Mapping[str, float]) -> list[CheckpointName]:
+    """Deletes all checkpoints of `run` but the tagged and the best `count`, and returns those that stay.
 
     `by` weighs the metrics as `keep.by` does. Without any metric, the newest stay. Where some are to go, each
-    of the best is read to its last byte first, and one that is damaged gives way to the next. Raises
-    CheckpointError, having deleted nothing, if a newer Aurl wrote one, or the store does not answer.
+    of the best is read to its last byte first, and one that is damaged gives way to the next. Raises, having
+    deleted nothing, RefusedError if the place is another run's, and CheckpointError if a newer Aurl wrote a
+    checkpoint, or the store does not answer.
     """
     location.catch_up()
     store = RunStore(location)
+    owned = Owned(store, run)
     found = survey(store, strict=True) or []
     valid = set(store.valid())
     whole = [c for c in found if c.name in valid and c.at is not None]
@@ -56,6 +67,7 @@ def all_but_best(location: Location, count: int, by: Mapping[str, float]) -> lis
     stay |= set(store.tags().values()) & {c.name for c in found}
     gone = {c.name for c in found} - stay
     plan = without(found, gone, store.pack_folders())
+    owned.look_again()  # reading took its time
     location.delete([name.manifest for name in plan.manifests])
     for name in plan.folders:
         location.delete_folder(name.folder)
