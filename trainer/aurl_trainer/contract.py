@@ -145,7 +145,7 @@ class Cause(StrEnum):
     STOPPED = "stopped"
     """Stopped by us: scaled down, suspended, cleaned up."""
     CHECKPOINT_DAMAGED = "checkpoint-damaged"
-    """A checkpoint is not what was written, and was passed over."""
+    """A checkpoint is not what was written: it was passed over, or only copies on nodes have it whole."""
     SAVE_FAILED = "save-failed"
     """A checkpoint could not be saved; training goes on."""
     RESUME_MISMATCH = "resume-mismatch"

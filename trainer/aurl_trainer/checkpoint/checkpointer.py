@@ -17,6 +17,7 @@ from typing import Any
 import torch.distributed as dist
 
 from aurl_trainer.checkpoint.agreement import Ranks
+from aurl_trainer.checkpoint.peers.lost import Lost, looking
 from aurl_trainer.checkpoint.peers.nearby import Nearby, Sources
 from aurl_trainer.checkpoint.peers.neighbours import Neighbours
 from aurl_trainer.checkpoint.reading.memory import Loaded
@@ -30,7 +31,7 @@ from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode
 from aurl_trainer.store.format.reading import Objects
-from aurl_trainer.store.incremental import rewritten_after
+from aurl_trainer.store.incremental import Placed, placed_in, rewritten_after
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.presence import BEAT_SECONDS, WATCH_BEATS, Presence, admit
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Damage:
-    """A checkpoint that was passed over, and why."""
+    """A checkpoint that was passed over, or that only copies nearby have whole, and why."""
 
     name: str
     step: int
@@ -51,7 +52,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Restored:
-    """What a run goes on from. `extra` is what `save` was given; `damaged` is what was passed over."""
+    """What a run goes on from. `extra` is what `save` was given."""
 
     step: int
     extra: dict[str, Any]
@@ -66,6 +67,7 @@ class Restored:
     sources: Sources = field(default_factory=Sources)
     """Where its bytes came from, over all ranks."""
     damaged: list[Damage] = field(default_factory=list)
+    """What was passed over; and this one, if the store has lost of it what copies nearby still had."""
     metrics: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -134,7 +136,9 @@ class Checkpointer:
         """Takes a new generation and loads the newest checkpoint that verifies into `state`, in place.
 
         `state` maps names to parts (parts.py) or to plain trees of tensors. Damaged checkpoints are passed
-        over, newest first, each with a warning that names the damaged item; it is also logged.
+        over, newest first, each with a warning that names the damaged item; it is also logged. One that
+        copies nearby have whole is loaded, though the store has lost some of it: that is told in the same
+        way, and no save refers to what is lost.
 
         Raises RefusedError (checkpoints of another configuration, or another living run are here),
         FencedError (another world opened later), CheckpointError (none verifies, the store does not answer,
@@ -153,12 +157,13 @@ class Checkpointer:
 
         self._claim, names = self._ranks.first(claim)
         damaged: list[Damage] = []
+        lost: Lost = {}
         manifest: Manifest | None = None
         began = time.monotonic()
         with self._meet() if names else contextlib.nullcontext() as nearby:
             for name in reversed(names):
                 try:
-                    manifest, digest, loaded = self._load(name, state, nearby)
+                    manifest, digest, loaded, lost = self._load(name, state, nearby)
                     break
                 except DamagedError as error:
                     text = f"checkpoint of step {name.step} is damaged and passed over: {error}"
@@ -176,11 +181,20 @@ class Checkpointer:
         self._ranks.first(lambda: self._settle(manifest))
         if self._ranks.rank == 0:
             self._retain(orphans_only=True)
-        self._saver = self._make_saver(self._claim, manifest)
+        earlier = {} if manifest is None else placed_in(manifest, lost)
+        self._saver = self._make_saver(self._claim, earlier)
         restored = None
         if manifest is not None:
             if damaged:
                 self._warn(f"resuming from step {manifest.step} ({manifest.name}) instead")
+            if lost:
+                more = f"; and {len(lost) - 1} more" if len(lost) > 1 else ""
+                text = (
+                    f"checkpoint of step {manifest.step} is damaged on the store, and was loaded from copies "
+                    f"nearby; the next save writes anew what is lost: {min(lost.values())}{more}"
+                )
+                damaged.append(Damage(manifest.name, manifest.step, text))
+                self._warn(text)
             extra = decode(manifest.extra)
             restored = Restored(
                 step=manifest.step,
@@ -201,7 +215,7 @@ class Checkpointer:
         if self._presence is not None:
             self._presence.end()
 
-    def _make_saver(self, claim: Claim, resumed: Manifest | None) -> Saver:
+    def _make_saver(self, claim: Claim, earlier: dict[str, Placed]) -> Saver:
         settings = self._settings
         uploader = Uploader(
             self._store.location,
@@ -216,7 +230,7 @@ class Checkpointer:
             Owner(self._run, self._identity, claim.id),
             uploader,
             first_number=claim.next_number,
-            resumed=resumed,
+            earlier=earlier,
             deadline=settings.deadline,
             retain=self._retain,
         )
@@ -228,7 +242,7 @@ class Checkpointer:
 
     def _load(
         self, name: CheckpointName, state: State, nearby: Nearby | None
-    ) -> tuple[Manifest, str, Loaded]:
+    ) -> tuple[Manifest, str, Loaded, Lost]:
         def manifest_bytes() -> tuple[bytes, float]:
             began = time.monotonic()
             return self._store.manifest_bytes(name), time.monotonic() - began
@@ -239,12 +253,17 @@ class Checkpointer:
         def load(objects: Objects) -> Loaded:
             return read(state, objects, manifest)
 
+        lost: Lost = {}
         if nearby is None:
             loads = self._ranks.together(lambda: load(self._store.location))
         else:
             nearby.usual = answered
-            loads = self._ranks.together(lambda: nearby.load(manifest, load))
-        return manifest, f"sha256:{hashlib.sha256(data).hexdigest()}", loads[self._ranks.rank]
+            share = range(self._ranks.rank, len(manifest.packs), self._ranks.size)
+            with looking(self._store.location, manifest, share) as found:
+                loads = self._ranks.together(lambda: nearby.load(manifest, load))
+                for part in self._ranks.together(found):
+                    lost |= part
+        return manifest, f"sha256:{hashlib.sha256(data).hexdigest()}", loads[self._ranks.rank], lost
 
     def _settle(self, manifest: Manifest | None) -> None:
         assert self._claim is not None

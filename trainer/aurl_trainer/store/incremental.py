@@ -7,7 +7,7 @@ take all of a run's checkpoints with it. Not here: retention, which keeps what m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from aurl_trainer.store.format.manifest import Manifest, Pack
@@ -28,12 +28,13 @@ class Placed:
     stored: Stored
 
 
-def placed_in(manifest: Manifest) -> dict[str, Placed]:
-    """Every content of a checkpoint by its hash."""
+def placed_in(manifest: Manifest, lost: Collection[str] = ()) -> dict[str, Placed]:
+    """Every content of a checkpoint by its hash, but for what lies in packs of these paths."""
     return {
         c.hash: Placed(manifest.packs[c.pack], Stored(c.at, c.bytes, c.codec, c.hash, c.stored))
         for tensor in manifest.tensors.values()
         for c in tensor.chunks
+        if manifest.packs[c.pack].path not in lost
     }
 
 

@@ -167,7 +167,10 @@ class _Mixed:
         self.used = False
 
     def size(self, name: str) -> int:
-        """What the manifest says, where a copy has just that; else what the store says."""
+        """What the manifest says, where a copy has just that; else what the store says.
+
+        The store is asked for those, too, while they are read (lost.py): what it has lost must be told.
+        """
         expected = self._packs.get(name)
         offers = [self._own, *(o.sizes for o in self._nearby.others if o.address is not None)]
         if expected is not None and any(sizes.get(name) == expected for sizes in offers):

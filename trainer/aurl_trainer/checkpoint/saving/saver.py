@@ -31,7 +31,7 @@ from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.pieces import Piece, assemble
 from aurl_trainer.store.format.plain import encode
 from aurl_trainer.store.format.versions import code_versions
-from aurl_trainer.store.incremental import Placed, placed_in
+from aurl_trainer.store.incremental import Placed
 from aurl_trainer.store.run_store import RunStore
 
 MEET = 0.5
@@ -58,8 +58,9 @@ class Owner:
 class Saver:
     """Saves for one generation of one run, on all ranks alike. At most one save is under way.
 
-    `resumed` is the checkpoint that the run goes on from. `retain(orphans_only)` removes what is superfluous;
-    it is called on rank 0 only, between two saves. Seconds: `deadline`, from begin to commit.
+    `earlier` is what the checkpoint that the run goes on from holds on the store, by hash: the first save may
+    refer to it. `retain(orphans_only)` removes what is superfluous; it is called on rank 0 only, between two
+    saves. Seconds: `deadline`, from begin to commit.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Saver:
         uploader: Uploader,
         *,
         first_number: int,
-        resumed: Manifest | None,
+        earlier: Mapping[str, Placed],
         deadline: float,
         retain: Callable[[bool], None],
     ) -> None:
@@ -79,7 +80,7 @@ class Saver:
         self._owner = owner
         self._uploader = uploader
         self._next = first_number
-        self._earlier: dict[str, Placed] = {} if resumed is None else placed_in(resumed)
+        self._earlier = earlier
         self._deadline = deadline
         self._retain = retain
         self._plans = Plans(ranks)
