@@ -106,6 +106,14 @@ def test_order_puts_those_without_last() -> None:
         sort_field("val_nll +")
 
 
+@pytest.mark.parametrize(
+    "text", ["(" * 5000 + "a" + ")" * 5000, "~" * 100_000 + "a", "a" + ".b" * 5000, "a\0b", "-" * 5000]
+)
+def test_an_order_that_nobody_means_is_an_error_of_one_line(text: str) -> None:
+    with pytest.raises(QueryError, match="expected a field"):
+        sort_field(text)
+
+
 @pytest.fixture(params=["file", "memory"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "store") if request.param == "file" else f"memory:/{tmp_path}/store"

@@ -256,9 +256,9 @@ def sort_field(text: str) -> Order:
     """The order in `val_nll` or `-at`. Raises QueryError if it is no field."""
     try:
         node = ast.parse(text.removeprefix("-").strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         node = None
-    field = _field(node) if node is not None else None
+    field = None if node is None or _is_deep(node) else _field(node)
     if field is None:
         raise QueryError(f"--sort {text}: expected a field, as in val_nll, -at or model.dim")
     return Order(field, text.startswith("-"))
