@@ -8,6 +8,9 @@ that passed the loopback interface meanwhile, of all processes on it; for the ra
 of its own:
 
     unshare --user --map-root-user --net sh -c 'ip link set lo up && python -m bench.exact'
+
+Memory is the most that a rank's tensors hold at once in the first two steps of a mode: model, optimizer and
+activations, too.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from aurl_trainer.config.losses import LossConfig
 from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.contract import Phase
 from aurl_trainer.data.batches import BatchPlan
-from aurl_trainer.engine.exact.gradients import BUCKET, ExactGradients
+from aurl_trainer.engine.exact.gradients import ExactGradients
 from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.precision import Precision
@@ -40,7 +43,10 @@ from aurl_trainer.engine.randomness import make_deterministic
 from aurl_trainer.engine.step import TrainingStep
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from bench.memory import TensorMemory
 
+WARM = 2
+"""Steps of each mode before those that are timed; from the second on the optimizer has its state."""
 BLOCK = 3
 """Steps of one mode before the other's turn."""
 VOCABULARY, SHARDS = 512, 4
@@ -82,6 +88,15 @@ def prepare(exact: bool, world: World, options: argparse.Namespace) -> TrainingS
     )
 
 
+def memory_of(exact: bool, world: World, options: argparse.Namespace) -> tuple[int, TrainingStep]:
+    """The most bytes that the tensors of a mode hold, data included, and its step, which was done twice."""
+    with TensorMemory(world.device) as memory:
+        step = prepare(exact, world, options)
+        for number in range(WARM):
+            step.run(number, quiet)
+    return memory.peak, step
+
+
 def quiet(phase: Phase, step: int) -> None:
     """Nobody listens."""
 
@@ -102,13 +117,13 @@ def rank(number: int, size: int, meeting: str, options: argparse.Namespace, resu
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=size)
     world = World(number, size, number, torch.device(options.device))
-    steps = {mode: prepare(mode == "exact", world, options) for mode in ("world", "exact")}
+    memory, steps = {}, {}
+    for mode in ("world", "exact"):
+        memory[mode], steps[mode] = memory_of(mode == "exact", world, options)
     seconds: dict[str, list[float]] = {mode: [] for mode in steps}
     processor: dict[str, list[float]] = {mode: [] for mode in steps}
     moved = dict.fromkeys(steps, 0)
-    done = dict.fromkeys(steps, 0)
-    for mode in steps:
-        steps[mode].run(0, quiet)
+    done = dict.fromkeys(steps, WARM - 1)
     for block in range(-(-options.steps // BLOCK)):
         for mode in ("world", "exact") if block % 2 else ("exact", "world"):
             world.barrier()
@@ -125,7 +140,7 @@ def rank(number: int, size: int, meeting: str, options: argparse.Namespace, resu
         parameters = sum(p.numel() for p in steps["exact"].model.parameters())
         time_of = {mode: statistics.median(values) for mode, values in seconds.items()}
         work_of = {mode: statistics.median(values) for mode, values in processor.items()}
-        bytes_of = {mode: moved[mode] / done[mode] for mode in steps} if size > 1 else None
+        bytes_of = {mode: moved[mode] / len(seconds[mode]) for mode in steps} if size > 1 else None
         results.put(
             {
                 "world": size,
@@ -136,7 +151,8 @@ def rank(number: int, size: int, meeting: str, options: argparse.Namespace, resu
                 "processor_ratio": work_of["exact"] / work_of["world"],
                 "bytes": bytes_of,
                 "bytes_ratio": bytes_of["exact"] / bytes_of["world"] if bytes_of else None,
-                "memory_bytes": 8 * parameters + (12 * min(BUCKET, parameters) if size > 1 else 0),
+                "memory_bytes": memory,
+                "memory_besides_bytes": memory["exact"] - memory["world"],
             }
         )
     world.barrier()
@@ -197,7 +213,8 @@ def main() -> None:
             print(
                 f"  between ranks: ordinary {ordinary:.2f} MB a step, exact {exact:.2f} MB, ratio {ratio:.2f}"
             )
-        print(f"  memory besides: {f['memory_bytes'] / 1e6:.1f} MB a rank")
+        ordinary, exact = f["memory_bytes"]["world"] / 1e6, f["memory_bytes"]["exact"] / 1e6
+        print(f"  tensors of a rank, at most: ordinary {ordinary:.1f} MB, exact {exact:.1f} MB")
 
 
 if __name__ == "__main__":
