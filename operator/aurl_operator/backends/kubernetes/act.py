@@ -54,6 +54,7 @@ class Hands:
 
     def __init__(self, api: Api, cache: Cache, defaults: PodDefaults, pace: Pace) -> None:
         self._api = api
+        self._brief = api.brief()
         self._cache = cache
         self._defaults = defaults
         self._pace = pace
@@ -78,28 +79,32 @@ class Hands:
             return await self.finalizer(entry, wanted=False)
         return True
 
-    async def tell(self, entry: Entry, *, check: bool = False) -> None:
-        """Writes what is untold as Events. `check`: they may be there already, so look before writing.
+    async def tell(self, entry: Entry, *, check: bool = False) -> bool:
+        """Writes what is untold as Events: whether all of it is told. What could not be written stays untold.
 
-        Raises UnavailableError; what could not be written then stays untold.
+        `check`: they may be there already, so look before writing.
         """
-        events = paths.events(entry.job["metadata"]["namespace"])
+        metadata = entry.job["metadata"]
+        events = paths.events(metadata["namespace"])
         while entry.untold:
             body = event(entry, entry.untold[0])
             try:
                 if not check or not await self._has(f"{events}/{body['metadata']['name']}"):
-                    await self._api.create(events, body)
+                    await self._brief.create(events, body)
             except ConflictError:
                 pass
-            except UnavailableError:
-                raise
+            except UnavailableError as error:
+                key = f"{metadata['namespace']}/{metadata['name']}"
+                log.warning("%s: events wait: %s", key, error.message, extra={"job": key})
+                return False
             except ApiError as error:
                 log.warning("event %s not written: %s", entry.untold[0].id, error.message)
             del entry.untold[0]
+        return True
 
     async def _has(self, path: str) -> bool:
         try:
-            await self._api.get(path)
+            await self._brief.get(path)
         except NotFoundError:
             return False
         except ForbiddenError as error:
@@ -117,7 +122,7 @@ class Hands:
             return
         entry.denied.add(error.right)
         with contextlib.suppress(ApiError):
-            await self._api.create(paths.events(metadata["namespace"]), denial(entry, error.right))
+            await self._brief.create(paths.events(metadata["namespace"]), denial(entry, error.right))
 
     async def finalizer(self, entry: Entry, *, wanted: bool) -> bool:
         """Puts our finalizer on the job, or takes it off: whether that had to be done.

@@ -1,4 +1,4 @@
-"""One look at one job: observe, reconcile, one status patch, events, actions. Workers do so for all keys.
+"""One look at one job: observe, reconcile, one status patch, actions, events. Workers do so for all keys.
 
 The patch carries the version of the object that it was decided on: if the job has changed since, or another
 operator works on it, nothing is done and the fresh object is looked at. Not here: what is decided (core),
@@ -46,7 +46,7 @@ from aurl_operator.backends.kubernetes.unusable import (
 from aurl_operator.core.fitting import fitted
 from aurl_operator.core.memory import Memory, MemoryFormatError, NewerMemoryError
 from aurl_operator.core.names import rfc3339
-from aurl_operator.core.plan import Plan
+from aurl_operator.core.plan import Plan, Release
 from aurl_operator.core.reconcile import reconcile
 from aurl_operator.launch.pod.check import check
 from aurl_operator.launch.pod.manifest import PodDefaults
@@ -65,6 +65,12 @@ change of its pods, and writes are what a burst of jobs waits for."""
 AGAIN_SECONDS = 5.0
 """After trouble with the API server, before the next try."""
 
+TELL_SECONDS = 15.0
+"""After Events that could not be written, before the next try."""
+
+UNTOLD_KEPT = 20
+"""Ledger entries without their Event that a successor is left to tell, at most."""
+
 FORBIDDEN_SECONDS = 30.0
 """After a refusal that somebody must mend, before the next try."""
 
@@ -80,6 +86,7 @@ class Controller:
 
     def __init__(self, api: Api, cache: Cache, queue: Queue, hands: Hands, defaults: PodDefaults) -> None:
         self._api = api
+        self._brief = api.brief()
         self._cache = cache
         self._queue = queue
         self._hands = hands
@@ -125,23 +132,28 @@ class Controller:
             return None
         if self._wants_finalizer(entry):
             await self._hands.finalizer(entry, wanted=True)
-        # What a predecessor wrote down and may not have told any more, or the API server did not take.
-        await self._hands.tell(entry, check=True)
         now = time.time()
-        if (refused := await mounts.ask(self._api, entry, now)) is not None:
+        if (refused := await mounts.ask(self._brief, entry, now)) is not None:
             await self._hands.denied(entry, refused)
         if entry.trouble is not None and now >= entry.trouble_at + FORGIVEN_SECONDS:
             entry.trouble = None
         plan = reconcile(observed(entry, self._cache, entry.memory, now))
         if (gathering := _gathers(entry, plan, now)) is not None:
             return gathering
+        plan = _with_untold(plan, entry)
         await self._persist(entry, plan, now)
         self._report(key, entry, plan)
+        # What a predecessor wrote down and may not have told any more, or the API server did not take.
+        older = bool(entry.untold)
         entry.untold += [e for e in plan.ledger if told(e)]
-        await self._hands.tell(entry)
+        if any(isinstance(action, Release) for action in plan.actions):
+            # The last that is heard of the job.
+            await self._hands.tell(entry, check=older)
         results = await asyncio.gather(
             *(self._hands.act(entry, action) for action in plan.actions), return_exceptions=True
         )
+        # Nothing that is to be done waits for Events.
+        all_told = await self._hands.tell(entry, check=older)
         self._cache.forget_ghosts(entry, entry.memory.booked)
         if plan.outcome is not None:
             await self._hands.tidy(entry)
@@ -152,6 +164,8 @@ class Controller:
             # What the actions brought about is seen at once.
             self._queue.add(key)
         times = [at - now for at in wakes(entry, self._cache, now)]
+        if not all_told:
+            times.append(TELL_SECONDS)
         if plan.wake_after is not None:
             times.append(plan.wake_after)
         if entry.trouble is not None:
@@ -310,6 +324,14 @@ def _gathers(entry: Entry, plan: Plan, now: float) -> float | None:
         return left
     entry.waits_since = None
     return None
+
+
+def _with_untold(plan: Plan, entry: Entry) -> Plan:
+    """The plan, whose memory also holds what has still to be told of earlier ones: for a successor."""
+    if not entry.untold:
+        return plan
+    outbox = (*entry.untold[-UNTOLD_KEPT:], *plan.memory.outbox)
+    return dataclasses.replace(plan, memory=dataclasses.replace(plan.memory, outbox=outbox))
 
 
 def _status(entry: Entry, status: JobStatus, memory: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Asked for pods alone that have been on a machine for a while without a container
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aurl_operator.backends.kubernetes.cache import Entry
@@ -36,22 +37,29 @@ def due(entry: Entry, uid: str, pod: dict[str, Any]) -> float | None:
 
 
 async def ask(api: Api, entry: Entry, now: float) -> ForbiddenError | None:
-    """Puts the kubelet's words into `entry.mounts` for pods that are due. Returns why it may not read any."""
+    """Puts the kubelet's words into `entry.mounts` for pods that are due. Returns why it may not read any.
+
+    A look waits for this: `api` is a brief one, all are asked at once, and who gets no answer asks later.
+    """
     refused = None
     for uid in [uid for uid in entry.mounts if uid not in entry.pods]:
         del entry.mounts[uid]
-    for uid, pod in list(entry.pods.items()):
-        at = due(entry, uid, pod)
-        if at is None or at > now:
-            continue
-        try:
-            events = await api.list(
-                paths.events(pod["metadata"]["namespace"]), fieldSelector=f"involvedObject.uid={uid}"
-            )
-        except ForbiddenError as error:
-            refused, events = error, []
-        except ApiError:
-            continue
-        words = [e.get("message", "") for e in events if e.get("reason") in _REASONS]
-        entry.mounts[uid] = (now, words[-1] if words else "")
+    asked = {
+        uid: api.list(paths.events(pod["metadata"]["namespace"]), fieldSelector=f"involvedObject.uid={uid}")
+        for uid, pod in entry.pods.items()
+        if (at := due(entry, uid, pod)) is not None and at <= now
+    }
+    answers = await asyncio.gather(*asked.values(), return_exceptions=True)
+    for uid, answer in zip(asked, answers, strict=True):
+        words = ""
+        if isinstance(answer, ForbiddenError):
+            refused = answer
+        elif isinstance(answer, ApiError):
+            words = entry.mounts.get(uid, (0.0, ""))[1]
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found = [e.get("message", "") for e in answer if e.get("reason") in _REASONS]
+            words = found[-1] if found else ""
+        entry.mounts[uid] = (now, words)
     return refused

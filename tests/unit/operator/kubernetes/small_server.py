@@ -6,6 +6,7 @@ of our objects is tested in tests/integration/apiserver; this one is for what a 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -28,6 +29,8 @@ class SmallServer:
         self.objects: dict[str, dict[str, Any]] = {}
         self.away: tuple[str, ...] = ()
         """Parts of paths: a call to such a path is answered by 503."""
+        self.silent: tuple[str, ...] = ()
+        """Parts of paths: a call to such a path is never answered."""
         self.forbidden: tuple[tuple[str, str], ...] = ()
         """Verbs of HTTP and parts of paths: such a call is answered by 403."""
         self.late: dict[str, list[dict[str, Any]]] = {}
@@ -39,7 +42,7 @@ class SmallServer:
         """Answers, and gives a client, while entered."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -65,6 +68,8 @@ class SmallServer:
     async def _answer(self, request: web.Request) -> web.Response:
         if any(part in request.path for part in self.away):
             return web.json_response({"message": "away"}, status=503)
+        if any(part in request.path for part in self.silent):
+            await asyncio.Event().wait()
         for verb, part in self.forbidden:
             if request.method == verb and part in request.path:
                 words = f'x "{request.path}" is forbidden: User "operator" cannot {verb} {part}'

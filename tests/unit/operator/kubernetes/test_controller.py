@@ -12,14 +12,15 @@ import pytest
 
 from aurl_operator import metrics
 from aurl_operator.api import names
+from aurl_operator.backends.kubernetes import controller
 from aurl_operator.backends.kubernetes.act import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
-from aurl_operator.backends.kubernetes.client.errors import UnavailableError
 from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS, Controller
 from aurl_operator.backends.kubernetes.runtime import STALE_SECONDS, Runtime
 from aurl_operator.core.memory import VERSION
+from aurl_operator.core.names import rfc3339
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Key, Queue
 from aurl_operator.settings import Settings
@@ -78,9 +79,18 @@ class Room:
         self.cache.put_job(self.server.objects[PATH])
         await self.look_again()
 
-    async def look_again(self) -> None:
+    async def look_again(self) -> float | None:
         """At what is known."""
-        await self._controller.look(KEY)
+        return await self._controller.look(KEY)
+
+    def path(self, pod: dict[str, Any]) -> str:
+        """Where a pod lies on the server."""
+        return paths.pod(KEY[0], pod["metadata"]["name"])
+
+    def lose(self, pod: dict[str, Any]) -> None:
+        """A pod is deleted by somebody."""
+        del self.server.objects[self.path(pod)]
+        self.cache.drop_pod({"kind": "Pod", **pod}, time.time())
 
     async def work(self) -> None:
         """One look, as a worker takes it: with what it does about errors."""
@@ -115,24 +125,62 @@ def within(story: Callable[[Room], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_an_event_that_was_not_taken_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "TRIES", 1)
+@pytest.mark.parametrize("trouble", ["away", "silent"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_events_that_are_not_taken_hold_nothing_up_and_are_written_later(
+    trouble: str, restarted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "BRIEF_SECONDS", 0.5)
+    monkeypatch.setattr(controller, "GATHER_SECONDS", 0.0)
+
+    async def story(room: Room) -> None:
+        room.job(spec={"recovery": {"preemptions": {"backoff": {"initialSeconds": 0}}}})
+        await room.look()
+        (first,) = room.server.named("pods")
+        setattr(room.server, trouble, ("/events",))
+        room.lose(first)
+        async with asyncio.timeout(client.SECONDS):
+            await room.look()
+        assert room.status()["restarts"] == {"deleted": 1}
+        assert room.server.named("pods"), "expected the lost one to be replaced"
+        room.lose(room.server.named("pods")[0])
+        assert await room.look_again() is not None, "expected a time at which they are tried again"
+        assert room.status()["restarts"] == {"deleted": 2}
+        assert not room.events()
+        setattr(room.server, trouble, ())
+        if restarted:
+            room.forget()
+        for _ in range(50):
+            await room.look()
+            if room.events().count("Deleted") == 2:
+                break
+        await room.look()
+        assert room.events().count("Deleted") == 2, f"expected both once, found {room.events()}"
+
+    within(story)
+
+
+def test_volumes_that_cannot_be_asked_about_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "BRIEF_SECONDS", 0.5)
 
     async def story(room: Room) -> None:
         room.job()
         await room.look()
         (pod,) = room.server.named("pods")
-        room.cache.drop_pod({"kind": "Pod", **pod}, time.time())
-        room.server.away = ("/events",)
-        with pytest.raises(UnavailableError):
+        scheduled = {
+            "type": "PodScheduled",
+            "status": "True",
+            "lastTransitionTime": rfc3339(time.time() - 60),
+        }
+        status = {"phase": "Pending", "conditions": [scheduled]}
+        room.server.silent = ("/events",)
+        room.cache.put_pod({"kind": "Pod", **room.server.put(room.path(pod), {**pod, "status": status})})
+        async with asyncio.timeout(client.SECONDS):
             await room.look()
-        assert room.status()["restarts"] == {"deleted": 1}, "expected the loss to be in the status first"
-        assert not room.events()
-        room.server.away = ()
+        room.server.silent = ()
+        asked = room.cache.entries[KEY].mounts[pod["metadata"]["uid"]]
         await room.look()
-        assert room.events().count("Deleted") == 1, f"expected the loss to be told, found {room.events()}"
-        await room.look()
-        assert room.events().count("Deleted") == 1
+        assert room.cache.entries[KEY].mounts[pod["metadata"]["uid"]] == asked, "expected it to be let be"
 
     within(story)
 

@@ -8,6 +8,7 @@ precondition): ours all do. Not here: which calls to make, and watches (kopf's).
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import random
@@ -28,6 +29,10 @@ SECONDS = 20.0
 """How long one try may take."""
 
 TRIES = 4
+
+BRIEF_SECONDS = 3.0
+"""How long the one try of a brief connection may take."""
+
 MERGE_PATCH = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -49,10 +54,11 @@ class Api:
         self.connection = to
         self.namespace = to.namespace
         self._counted = counted or (lambda verb, status, resource: None)
-        self._stop_after = stop_after
+        # Shared with brief ones.
+        self._writes = None if stop_after is None else iter(range(stop_after - 1, -1, -1))
+        self._patience: tuple[int, float] | None = None
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=64, ssl=to.tls if to.tls is not None else True),
-            timeout=aiohttp.ClientTimeout(total=SECONDS),
             read_bufsize=2**20,
         )
 
@@ -68,6 +74,12 @@ class Api:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def brief(self) -> Self:
+        """The same connection, for what can be done later as well: one short try of each call."""
+        other = copy.copy(self)
+        other._patience = (1, BRIEF_SECONDS)
+        return other
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -158,11 +170,12 @@ class Api:
     ) -> Json:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         last: ApiError = UnavailableError(0, "", "not tried")
-        for attempt in range(TRIES):
+        tries, seconds = self._patience or (TRIES, SECONDS)
+        for attempt in range(tries):
             if attempt:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * 0.2 * 4 ** (attempt - 1))
             try:
-                return await self._try(verb, path, data, query, content, accept)
+                return await self._try(verb, path, data, query, content, accept, seconds)
             except UnavailableError as error:
                 last = error
         raise last
@@ -175,6 +188,7 @@ class Api:
         query: Mapping[str, str] | None,
         content: str,
         accept: str,
+        seconds: float,
     ) -> Json:
         headers = {
             **await self.connection.headers(),
@@ -185,7 +199,12 @@ class Api:
             headers["Content-Type"] = content
         try:
             async with self._session.request(
-                verb, self.connection.host + path, params=query, data=data, headers=headers
+                verb,
+                self.connection.host + path,
+                params=query,
+                data=data,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=seconds),
             ) as response:
                 text = await response.text()
                 self._counted(verb, response.status, _resource(path))
@@ -196,14 +215,12 @@ class Api:
                 return found
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             self._counted(verb, 0, _resource(path))
-            raise UnavailableError(0, type(error).__name__, f"the API server: {error}") from None
+            words = str(error) or f"no answer in {seconds:.0f} s"
+            raise UnavailableError(0, type(error).__name__, f"the API server: {words}") from None
 
     def _stop(self, verb: str) -> None:
         """For tests: as by power failure, the process dies when its n-th write is done and not yet known."""
-        if self._stop_after is None or verb not in _WRITES:
-            return
-        self._stop_after -= 1
-        if self._stop_after <= 0:
+        if self._writes is not None and verb in _WRITES and next(self._writes, 0) <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
