@@ -167,14 +167,29 @@ class Hands:
                 )
                 entry.refusals[slot] = _waits(start, words, job.metadata.generation, resume)
                 return
-        except UnavailableError:
-            # It may exist or not. If it does, it will be seen; if not, its number is given up.
-            return
         except ApiError as error:
+            if isinstance(error, UnavailableError) and await self._made(entry, namespace, body):
+                return
+            key = f"{namespace}/{job.metadata.name}"
+            log.warning("%s: %s refused: %s", key, start.name, error.message, extra={"job": key})
+            if start.role is Role.CLEANER and isinstance(error, UnavailableError):
+                # A refused cleaner is the last one; one that could not be started is one try of several.
+                return
             entry.refusals[slot] = refusal(start, error, time.time(), job.metadata.generation, resume)
-            log.info("%s refused: %s", start.name, error.message)
             return
         self._cache.put_pod(made)
+
+    async def _made(self, entry: Entry, namespace: str, body: Json) -> bool:
+        """Whether a pod is there although its creation was answered by a failure, or not at all."""
+        try:
+            found = await self._brief.get(paths.pod(namespace, body["metadata"]["name"]))
+        except ApiError:
+            # If it is there after all, it is seen, or found by its name when it is tried again.
+            return False
+        if not _owned(found, entry):
+            return False
+        self._cache.put_pod(found)
+        return True
 
     async def _prepare(self, entry: Entry, start: Start) -> str | None:
         """What a pod needs beside itself: the agent's files, its gang. Returns why they cannot be had."""

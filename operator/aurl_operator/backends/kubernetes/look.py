@@ -22,6 +22,8 @@ def observed(entry: Entry, cache: Cache, memory: Memory, now: float) -> Observed
     assert entry.parsed is not None
     metadata = entry.job["metadata"]
     found = [_process(entry, cache, memory, uid, now) for uid in entry.pods]
+    # Refused, and there all the same: the answer to its creation was lost.
+    there = {(p.role, p.index, p.attempt) for p in found if p is not None}
     return Observed(
         now=now,
         job=entry.parsed,
@@ -30,7 +32,7 @@ def observed(entry: Entry, cache: Cache, memory: Memory, now: float) -> Observed
         processes=tuple(p for p in found if p is not None and not _over(entry, memory, p.uid)),
         progress=entry.progress,
         reached_since=entry.reached_since if now - entry.reached_at <= GAP_SECONDS else None,
-        refusals=tuple(entry.refusals.values()),
+        refusals=tuple(r for r in entry.refusals.values() if (r.role, r.index, r.attempt) not in there),
         deleting=metadata.get("deletionTimestamp") is not None,
         resume=(metadata.get("annotations") or {}).get(names.RESUME),
         capabilities=CLUSTER,

@@ -33,6 +33,10 @@ class SmallServer:
         """Parts of paths: a call to such a path is never answered."""
         self.forbidden: tuple[tuple[str, str], ...] = ()
         """Verbs of HTTP and parts of paths: such a call is answered by 403."""
+        self.broken: dict[tuple[str, str], str] = {}
+        """By verb of HTTP and part of a path: words with which such a call is answered by 500."""
+        self.unanswered: tuple[tuple[str, str], ...] = ()
+        """Verbs of HTTP and parts of paths: such a call is carried out, and answered by 500 all the same."""
         self.late: dict[str, list[dict[str, Any]]] = {}
         """Lists by path, as a cache that is behind has them: for whoever asks for any version."""
         self._version = 0
@@ -74,10 +78,15 @@ class SmallServer:
             if request.method == verb and part in request.path:
                 words = f'x "{request.path}" is forbidden: User "operator" cannot {verb} {part}'
                 return web.json_response({"message": words}, status=403)
+        for (verb, part), words in self.broken.items():
+            if request.method == verb and part in request.path:
+                return web.json_response({"message": words}, status=500)
         if request.query.get("resourceVersion") == "0" and request.path in self.late:
             return web.json_response({"items": self.late[request.path]})
         sent = await request.json() if request.can_read_body else {}
         status, body = self._done(request.method, request.path, request.content_type, sent)
+        if any(request.method == verb and part in request.path for verb, part in self.unanswered):
+            return web.json_response({"message": "no answer in time"}, status=500)
         return web.json_response(body, status=status)
 
     def _done(self, verb: str, path: str, kind: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -21,6 +21,7 @@ from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS, Contr
 from aurl_operator.backends.kubernetes.runtime import STALE_SECONDS, Runtime
 from aurl_operator.core.memory import VERSION
 from aurl_operator.core.names import rfc3339
+from aurl_operator.core.policies import elastic
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Key, Queue
 from aurl_operator.settings import Settings
@@ -315,6 +316,47 @@ def test_a_pod_of_a_deleted_job_in_the_way_is_waited_for() -> None:
         await room.look()
         await room.look()
         assert "of a deleted job of this name: waits" in (room.condition("Waiting") or ""), room.status()
+
+    within(story)
+
+
+def test_a_pod_that_cannot_be_created_now_is_waited_for_with_the_servers_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client, "TRIES", 1)
+    monkeypatch.setattr(controller, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(elastic, "RETRY_SECONDS", 0.0)
+    words = 'failed calling webhook "x.example.org": connection refused'
+
+    async def story(room: Room) -> None:
+        room.job()
+        room.server.broken = {("POST", "/pods"): words}
+        for _ in range(4):
+            await room.look()
+        assert words in (room.condition("Waiting") or ""), f"found {room.status()}"
+        assert f"music/bach: worker-0-0 refused: {words}" in caplog.text
+        room.server.broken = {}
+        for _ in range(2):
+            await room.look()
+        (pod,) = room.server.named("pods")
+        assert pod["metadata"]["name"] == "bach-worker-0-0", "expected no number to be used up"
+        assert words not in (room.condition("Waiting") or ""), f"found {room.status()}"
+
+    within(story)
+
+
+def test_a_pod_that_was_created_without_an_answer_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TRIES", 1)
+    monkeypatch.setattr(controller, "GATHER_SECONDS", 0.0)
+
+    async def story(room: Room) -> None:
+        room.job()
+        room.server.unanswered = (("POST", "/pods"),)
+        for _ in range(3):
+            await room.look()
+        (pod,) = room.server.named("pods")
+        assert pod["metadata"]["uid"] in room.cache.entries[KEY].pods
+        assert "no answer" not in (room.condition("Waiting") or ""), f"found {room.status()}"
 
     within(story)
 
