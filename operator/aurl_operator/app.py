@@ -136,7 +136,10 @@ if SETTINGS.machines:
 
 async def _hold(lease: Lease) -> None:
     """Two operators at work never settle: without the Lease this process ends before another begins."""
-    await lease.hold()
+    try:
+        await lease.hold()
+    except Exception:
+        log.exception("the Lease cannot be renewed: work stops")
     _end(1)
 
 

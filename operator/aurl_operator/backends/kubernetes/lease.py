@@ -82,7 +82,7 @@ class Lease:
         """Hands over at once instead of letting it run out."""
         if self._object is None or self._seen is None or self._seen.holder != self._me:
             return
-        spec = {**self._object["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        spec = {**(self._object.get("spec") or {}), "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
             await self._api.replace(self._path(), {**self._object, "spec": spec})
         except ApiError as error:
@@ -115,12 +115,12 @@ class Lease:
     def _take_in(self, found: dict[str, Any], now: float) -> None:
         version = found["metadata"]["resourceVersion"]
         if self._seen is None or self._seen.version != version:
-            self._seen = Seen(version, found["spec"].get("holderIdentity") or "", now)
+            self._seen = Seen(version, (found.get("spec") or {}).get("holderIdentity") or "", now)
         self._object = found
 
     def _mine(self, before: dict[str, Any]) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = before.get("spec", {})
+        spec = before.get("spec") or {}
         same = spec.get("holderIdentity") == self._me
         return {
             "apiVersion": "coordination.k8s.io/v1",
@@ -136,9 +136,9 @@ class Lease:
             "spec": {
                 "holderIdentity": self._me,
                 "leaseDurationSeconds": int(DURATION),
-                "acquireTime": spec.get("acquireTime", now) if same else now,
+                "acquireTime": (spec.get("acquireTime") or now) if same else now,
                 "renewTime": now,
-                "leaseTransitions": spec.get("leaseTransitions", 0) + (0 if same else 1),
+                "leaseTransitions": (spec.get("leaseTransitions") or 0) + (0 if same else 1),
             },
         }
 

@@ -1,15 +1,20 @@
-"""How long a replica works that cannot renew its Lease, in virtual time."""
+"""How long a replica works that cannot renew its Lease, in virtual time; damaged Leases and tokens."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from kubernetes.aio.client import Configuration
 
+from aurl_operator.backends.kubernetes.client import api as client
+from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import UnavailableError
 from aurl_operator.backends.kubernetes.lease import DEADLINE, DURATION, MARGIN, Lease
+from tests.unit.operator.kubernetes.small_server import SmallServer
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -69,3 +74,34 @@ def test_work_ends_before_another_may_begin(late: float, hangs: bool) -> None:
         loop.close()
     most = DURATION - MARGIN if late else DEADLINE
     assert ended - written <= most, f"worked on for {ended - written} s after its last write"
+
+
+def test_a_lease_that_says_nothing_is_nobodys() -> None:
+    async def life() -> dict[str, Any]:
+        server = SmallServer()
+        path = f"{paths.leases('aurl-system')}/aurl-operator"
+        server.put(path, {"metadata": {"name": "aurl-operator", "namespace": "aurl-system"}})
+        async with server.client() as api:
+            lease = Lease(api, "aurl-system", "aurl-operator", "me")
+            await lease.acquire()
+            taken: dict[str, Any] = server.objects[path]["spec"]
+            await lease.release()
+        return taken
+
+    assert asyncio.run(life())["holderIdentity"] == "me"
+
+
+def test_a_token_that_cannot_be_read_is_as_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TRIES", 1)
+
+    async def ask() -> None:
+        async with SmallServer().client() as api:
+
+            def read(configuration: Configuration) -> None:
+                (tmp_path / "token").read_text()
+
+            api.connection.configuration.refresh_api_key_hook = read
+            await api.get("/anything")
+
+    with pytest.raises(UnavailableError, match="no token: "):
+        asyncio.run(ask())

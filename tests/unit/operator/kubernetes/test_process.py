@@ -1,4 +1,4 @@
-"""The operator as a process that cannot start: one line that says why, a code, and no second try within."""
+"""The operator as a process that cannot start or go on: it says why, has a code, and no second try within."""
 
 from __future__ import annotations
 
@@ -62,3 +62,22 @@ def test_a_wrong_setting_ends_the_process_in_one_line(program: tuple[str, ...]) 
     assert done.stderr.startswith("aurl-operator: AURL_WORKERS='many': "), done.stderr
     assert done.stderr.count("\n") == 1, f"expected one line, found {done.stderr}"
     assert done.returncode == ExitCode.USAGE
+
+
+HOLD = """
+import asyncio
+from aurl_operator import app
+class Lease:
+    async def hold(self):
+        raise KeyError("spec")
+asyncio.run(app._hold(Lease()))
+print("went on without the Lease")
+"""
+
+
+def test_whatever_ends_the_renewing_of_the_lease_ends_the_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOLD], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, ""), f"expected an end, found {done}"
+    assert "KeyError: 'spec'" in done.stderr, "expected the log to say why"

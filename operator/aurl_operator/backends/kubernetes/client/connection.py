@@ -13,6 +13,7 @@ from pathlib import Path
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from aurl_operator.backends.kubernetes.client.errors import UnavailableError
 from aurl_operator.errors import MissingError
 
 HOW = "set KUBECONFIG, or create a cluster (docs/tour.md shows it with kind)"
@@ -29,8 +30,11 @@ class Connection:
     """The context's own namespace; `default` if it names none."""
 
     async def headers(self) -> dict[str, str]:
-        """What each request must carry; renews a token that has run out."""
-        key = await self.configuration.get_api_key_with_prefix("BearerToken")
+        """What each request must carry; renews a token that has run out. Raises UnavailableError."""
+        try:
+            key = await self.configuration.get_api_key_with_prefix("BearerToken")
+        except (OSError, ConfigException) as error:
+            raise UnavailableError(0, type(error).__name__, f"no token: {error}") from None
         if not key:
             return {}
         return {"Authorization": key if key.lower().startswith("bearer ") else f"Bearer {key}"}
