@@ -20,6 +20,7 @@ import kopf
 from aurl_operator import metrics
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.hearing import JOBS, PODS
 from aurl_operator.backends.kubernetes.lease import Lease
 from aurl_operator.backends.kubernetes.runtime import Runtime
 from aurl_operator.errors import AurlError
@@ -95,7 +96,7 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 async def job(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
     """A job was created, changed or deleted."""
     runtime: Runtime = memo.runtime
-    runtime.heard_at = time.monotonic()
+    runtime.hearing.heard(JOBS)
     body = dict(event["object"])
     if event["type"] == GONE:
         runtime.queue.add(runtime.cache.drop_job(body))
@@ -109,7 +110,7 @@ async def job(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
 async def pod(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
     """A pod of ours was created, changed or deleted."""
     runtime: Runtime = memo.runtime
-    runtime.heard_at = time.monotonic()
+    runtime.hearing.heard(PODS)
     body = {"kind": "Pod", **event["object"]}
     cache = runtime.cache
     gone = event["type"] == GONE and await runtime.relist.really_gone(body)
@@ -123,7 +124,6 @@ async def pod(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
 async def machine(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
     """A machine came, changed or went."""
     runtime: Runtime = memo.runtime
-    runtime.heard_at = time.monotonic()
     body = dict(event["object"])
     gone = event["type"] == GONE
     for key in runtime.cache.drop_machine(body) if gone else runtime.cache.put_machine(body):

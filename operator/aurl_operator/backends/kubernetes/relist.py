@@ -22,6 +22,7 @@ from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenError, NotFoundError
+from aurl_operator.backends.kubernetes.hearing import JOBS, PODS, Hearing
 from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.queue import Key, Queue
 
@@ -64,13 +65,21 @@ class _Differing:
     """Known, and not listed."""
     news: list[Json] = field(default_factory=list)
     """Listed, and not known so."""
+    answered: bool = True
+    """Whether each list that was asked for came."""
 
 
 class Relist:
     """Holds lists against the cache. For one event loop."""
 
     def __init__(
-        self, api: Api, cache: Cache, queue: Queue, hands: Hands, namespaces: Iterable[str | None]
+        self,
+        api: Api,
+        cache: Cache,
+        queue: Queue,
+        hands: Hands,
+        hearing: Hearing,
+        namespaces: Iterable[str | None],
     ) -> None:
         """`namespaces`: those that are served; None: all."""
         self._api = api
@@ -78,11 +87,12 @@ class Relist:
         self._queue = queue
         self._hands = hands
         self._namespaces = tuple(namespaces)
+        self._hearing = hearing
         self._soon = asyncio.Event()
         selected = {"labelSelector": names.SELECTOR}
         self._kinds = (
-            _Kind("jobs", paths.jobs, {}, cache.held_jobs, cache.lacks_job, self._job),
-            _Kind("pods", paths.pods, selected, cache.held_pods, cache.lacks_pod, self._pod),
+            _Kind(JOBS, paths.jobs, {}, cache.held_jobs, cache.lacks_job, self._job),
+            _Kind(PODS, paths.pods, selected, cache.held_pods, cache.lacks_pod, self._pod),
         )
 
     async def run(self) -> None:
@@ -110,6 +120,8 @@ class Relist:
             suspects += [item for item in found.news if kind.lacks(item)]
             for item in suspects:
                 await self._put_right(kind, item)
+            if found.answered:
+                self._hearing.compared(kind.name)
 
     async def _differing(self, kind: _Kind) -> _Differing:
         found = _Differing()
@@ -120,6 +132,7 @@ class Relist:
                 listed = await self._api.metadata(kind.path(namespace), **kind.query)
             except ApiError as error:
                 log.warning("%s cannot be listed: %s", kind.name, error.message)
+                found.answered = False
                 continue
             uids = {_uid(item) for item in listed}
             found.gone += [item for item in held if _uid(item) not in uids]
@@ -137,6 +150,9 @@ class Relist:
         if key is not None:
             log.info("%s %s: no watch has told of its last change", kind.name, where)
             self._queue.add(key)
+            if _uid(item) in {_uid(held) for held in kind.held(metadata["namespace"])}:
+                # A watch that is connected again tells what there is, not what there was.
+                self._hearing.missed(kind.name)
 
     async def _job(self, job: Json) -> Key | None:
         metadata = job["metadata"]

@@ -21,6 +21,7 @@ from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ApiError
 from aurl_operator.backends.kubernetes.controller import RESYNC_SECONDS, Controller
+from aurl_operator.backends.kubernetes.hearing import Hearing
 from aurl_operator.backends.kubernetes.namespaces import AGAIN_SECONDS, listed
 from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
 from aurl_operator.backends.kubernetes.progress import Poller
@@ -32,8 +33,6 @@ from aurl_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 GAUGE_SECONDS = 5.0
-STALE_SECONDS = 900.0
-"""Without any event or sign of life from the watches for so long, the operator is not ready."""
 
 
 class Runtime:
@@ -53,13 +52,13 @@ class Runtime:
         self.cache = Cache(NOTICE_TAINTS if settings.notice_taints is None else settings.notice_taints)
         self.queue = Queue(time.monotonic)
         self.working = False
-        self.heard_at = time.monotonic()
+        self.hearing = Hearing(time.monotonic)
         self._api = api
         defaults = PodDefaults(image=settings.default_image)
         self._hands = Hands(api, self.cache, defaults, Pace(settings.creates_per_second))
         self._controller = Controller(api, self.cache, self.queue, self._hands, defaults)
         served: tuple[str | None, ...] = settings.namespaces or (None,)
-        self.relist = Relist(api, self.cache, self.queue, self._hands, served)
+        self.relist = Relist(api, self.cache, self.queue, self._hands, self.hearing, served)
         self._poller = Poller(self.cache, lambda key: self.queue.add(key, Lane.NEWS))
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -95,32 +94,16 @@ class Runtime:
 
     def ready(self) -> str | None:
         """None if all is well, else what is not."""
-        silent = time.monotonic() - self.heard_at
-        if self.working and silent > STALE_SECONDS:
-            return f"nothing heard from the API server for {silent:.0f} s"
+        if not self.working:
+            return None
         dead = [task for task in self._tasks if task.done()]
-        return f"{len(dead)} tasks have ended" if self.working and dead else None
-
-    async def listen(self) -> None:
-        """Where there is nothing, nothing is heard: whether that is so is asked after a long silence.
-
-        A job on the API server that no watch has told of leaves the operator as silent as it is.
-        """
-        quiet = time.monotonic() - self.heard_at > STALE_SECONDS / 2
-        if not quiet or self.cache.entries or self.cache.machines:
-            return
-        for namespace in self.settings.namespaces or (None,):
-            if (await self._api.get(paths.jobs(namespace), limit="1")).get("items"):
-                return
-        self.heard_at = time.monotonic()
+        return f"{len(dead)} tasks have ended" if dead else self.hearing.trouble()
 
     async def _watch(self) -> None:
         """The one timer: gauges, and now and then a look at every job."""
         resynced = asked = time.monotonic()
         while True:
             await asyncio.sleep(GAUGE_SECONDS)
-            with contextlib.suppress(ApiError):
-                await self.listen()
             metrics.QUEUE_AGE.set(self.queue.age())
             metrics.QUEUE_DEPTH.set(len(self.queue))
             phases = Counter(

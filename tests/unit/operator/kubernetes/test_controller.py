@@ -18,13 +18,11 @@ from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS, Controller
-from aurl_operator.backends.kubernetes.runtime import STALE_SECONDS, Runtime
 from aurl_operator.core.memory import VERSION
 from aurl_operator.core.names import rfc3339
 from aurl_operator.core.policies import elastic
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Key, Queue
-from aurl_operator.settings import Settings
 from aurl_trainer.contract import Progress
 from tests.unit.operator.kubernetes.small_server import SmallServer
 
@@ -357,19 +355,5 @@ def test_a_pod_that_was_created_without_an_answer_is_known(monkeypatch: pytest.M
         (pod,) = room.server.named("pods")
         assert pod["metadata"]["uid"] in room.cache.entries[KEY].pods
         assert "no answer" not in (room.condition("Waiting") or ""), f"found {room.status()}"
-
-    within(story)
-
-
-@pytest.mark.parametrize("unheard", [False, True])
-def test_an_operator_without_jobs_is_ready_unless_its_watches_are_deaf(unheard: bool) -> None:
-    async def story(room: Room) -> None:
-        runtime = Runtime(room.api, Settings(namespaces=("music",)))
-        runtime.working, runtime.heard_at = True, time.monotonic() - STALE_SECONDS - 1
-        assert runtime.ready() is not None
-        if unheard:
-            room.job()
-        await runtime.listen()
-        assert (runtime.ready() is not None) is unheard
 
     within(story)

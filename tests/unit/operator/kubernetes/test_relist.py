@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aurl_operator.api import names
-from aurl_operator.backends.kubernetes import relist
+from aurl_operator.backends.kubernetes import hearing, relist
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.runtime import Runtime
@@ -180,5 +180,52 @@ def test_a_pod_that_lost_its_label_gets_it_back() -> None:
         room.server.put(POD, pod("mine", "one"))
         assert not await room.relist.really_gone(room.pod)
         assert room.server.objects[POD]["metadata"]["labels"] == {names.MANAGED_BY: names.MANAGER}
+
+    within(story)
+
+
+def test_silence_is_no_trouble_while_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(room: Room) -> None:
+        monkeypatch.setattr(hearing, "STALE_SECONDS", 0.0)
+        room.runtime.working = True
+        assert "nothing heard of " in (room.runtime.ready() or ""), "expected silence alone to be trouble"
+        monkeypatch.setattr(hearing, "STALE_SECONDS", 60.0)
+        before = room.runtime.hearing.last()
+        await room.relist.look()
+        assert room.runtime.hearing.last() > before, (
+            "expected lists that show nothing new to be a sign of life"
+        )
+        before = room.runtime.hearing.last()
+        room.server.away = ("/pods", "/aurltrainingjobs")
+        await room.relist.look()
+        assert room.runtime.hearing.last() == before, "expected no sign of life from who does not answer"
+
+    within(story)
+
+
+def test_a_deaf_watch_is_noticed_however_often_lists_put_things_right() -> None:
+    async def story(room: Room) -> None:
+        room.server.put(JOB, room.job)
+        await room.relist.look()
+        before = room.runtime.hearing.last()
+        await room.relist.look()
+        assert room.runtime.hearing.last() == before, "a job changed, and no event told of it"
+        room.runtime.hearing.heard(hearing.JOBS)
+        await room.relist.look()
+        assert room.runtime.hearing.last() > before
+
+    within(story)
+
+
+def test_a_deletion_that_nobody_was_told_of_is_no_deafness() -> None:
+    """A watch that was away for a while never tells of it, and hears all the same."""
+
+    async def story(room: Room) -> None:
+        del room.server.objects[JOB], room.server.objects[POD]
+        await room.relist.look()
+        assert not room.cache.entries
+        before = room.runtime.hearing.last()
+        await room.relist.look()
+        assert room.runtime.hearing.last() > before
 
     within(story)
