@@ -8,7 +8,8 @@ operator's own view (cache.py), and how it is shown (commands/).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,9 @@ from aurl_trainer.contract import RunFile
 ENDS = ("Succeeded", "Failed")
 AGAIN_SECONDS = 1.0
 """Between looks for the next attempt of a node."""
+
+LINE_BYTES = 65536
+"""A longer line comes in pieces: a progress bar that returns to the line's start never ends it."""
 
 
 @dataclass(frozen=True)
@@ -95,27 +99,37 @@ async def _followed(api: Api, namespace: str, name: str, wanted: Wanted) -> Asyn
         async for line in _of_pod(api, pod, wanted):
             await queue.put(line)
 
-    try:
+    async def find() -> None:
+        """Reads each pod that begins, until the job has ended and all is read."""
         while True:
+            # Asked first: who began before the end is among the pods then.
+            ended = await _ended(api, namespace, name)
             for pod in await pods(api, namespace, name):
                 uid = pod["metadata"]["uid"]
                 if uid not in tasks and _is(pod, wanted) and _began(pod):
                     tasks[uid] = asyncio.create_task(read(pod))
-            quiet = all(task.done() for task in tasks.values())
-            try:
-                while True:
-                    yield await asyncio.wait_for(queue.get(), AGAIN_SECONDS)
-            except TimeoutError:
-                pass
-            try:
-                phase = ((await api.get(paths.job(namespace, name))).get("status") or {}).get("phase")
-            except NotFoundError:
-                phase = "Failed"
-            if quiet and phase in ENDS and queue.empty():
+            if ended and all(task.done() for task in tasks.values()):
                 return
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    # Beside the reading: a node that never pauses must not hide the others and those that replace them.
+    finding = asyncio.create_task(find())
+    try:
+        while not (finding.done() and queue.empty()):
+            with contextlib.suppress(TimeoutError):
+                yield await asyncio.wait_for(queue.get(), AGAIN_SECONDS)
+        finding.result()
     finally:
-        for task in tasks.values():
+        for task in (finding, *tasks.values()):
             task.cancel()
+
+
+async def _ended(api: Api, namespace: str, name: str) -> bool:
+    try:
+        found = await api.get(paths.job(namespace, name))
+    except NotFoundError:
+        return True
+    return (found.get("status") or {}).get("phase") in ENDS
 
 
 async def _of_pod(api: Api, pod: dict[str, Any], wanted: Wanted) -> AsyncGenerator[Line, None]:
@@ -131,12 +145,26 @@ async def _of_pod(api: Api, pod: dict[str, Any], wanted: Wanted) -> AsyncGenerat
     except ApiError:
         return  # not started yet, or gone with its machine
     try:
-        async for raw in response.content:
-            yield Line(process, raw.decode(errors="replace").rstrip("\n"))
+        async for row in _rows(response.content.iter_any()):
+            yield Line(process, row.decode(errors="replace"))
     except (aiohttp.ClientError, OSError):
         return  # its machine went while it spoke
     finally:
         response.close()
+
+
+async def _rows(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for row in whole:
+            for piece in range(0, len(row) or 1, LINE_BYTES):
+                yield row[piece : piece + LINE_BYTES]
+        while len(rest) > LINE_BYTES:
+            yield rest[:LINE_BYTES]
+            rest = rest[LINE_BYTES:]
+    if rest:
+        yield rest
 
 
 def _container(pod: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ class SmallServer:
         """All objects of one kind, in the order in which they were made."""
         return [found for path, found in self.objects.items() if f"/{kind}/" in path]
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         if any(part in request.path for part in self.away):
             return web.json_response({"message": "away"}, status=503)
         if any(part in request.path for part in self.silent):
