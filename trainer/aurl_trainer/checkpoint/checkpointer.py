@@ -148,6 +148,7 @@ class Checkpointer:
 
         def claim() -> tuple[Claim, list[CheckpointName]]:
             store.check_identity(self._identity)
+            store.check_trained()
             admit(store, self._run, take_over=self._settings.take_over, watch=self._watch)
             if self._presence is not None:
                 self._presence.begin()

@@ -147,6 +147,20 @@ class RunStore:
                 "or give this run another place:\n  " + "\n  ".join(lines[:12]) + more
             )
 
+    def check_trained(self) -> None:
+        """Raises RefusedError when the newest whole checkpoint is an average, with which no run goes on."""
+        for name in reversed(self.valid()):
+            try:
+                extra = self.manifest(name).extra
+            except DamagedError:
+                continue
+            if "average_of" in extra:
+                raise RefusedError(
+                    f"{self.location.uri} holds an average of checkpoints, with no optimizer to go on with; "
+                    "give the run another place, and begin with this one by initFrom"
+                )
+            return
+
     def _recorded_identity(self) -> dict[str, Any] | None:
         """That of the newest whole manifest; without any, that of the latest generation."""
         for name in reversed(self.valid()):

@@ -7,18 +7,34 @@ from pathlib import Path
 import pytest
 import torch
 
+from aurl_trainer.checkpoint.averaging import Parent, mean, save_mean
 from aurl_trainer.checkpoint.initial import Initialised, load_initial
 from aurl_trainer.checkpoint.loading import open_manifest
 from aurl_trainer.config.losses import LossConfig
 from aurl_trainer.config.reference import Latest
 from aurl_trainer.engine.trainer import AdvancedTrainer
-from aurl_trainer.errors import LeaveError
+from aurl_trainer.errors import LeaveError, RefusedError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
+from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.engine.corpus import Windows
 from tests.unit.trainer.engine.test_averages import clean, experiment, trainer
 from tests.unit.trainer.engine.test_trainer import Watch
 
 assert clean  # the fixture
+
+
+def test_a_run_does_not_go_on_at_the_place_of_an_average(tmp_path: Path) -> None:
+    """It has ended and is of the same configuration, and holds neither a position nor an optimizer."""
+    other, place, wanted = str(tmp_path / "other"), str(tmp_path / "average"), experiment()
+    trainer(other, Watch(), wanted)[0].fit()
+    store = RunStore(Location(other))
+    parents = [Parent(store.location, store.manifest(name), "model") for name in store.valid()[-2:]]
+    save_mean(mean(parents), parents, place, [], None)
+    before = RunStore(Location(place)).fences()
+    with pytest.raises(RefusedError, match=r"holds an average.*initFrom"):
+        trainer(place, Watch(), wanted)[0].fit()
+    assert RunStore(Location(place)).fences() == before, "a generation was taken there"
 
 
 def test_it_begins_once_and_says_with_whose_weights(tmp_path: Path) -> None:
