@@ -5,6 +5,7 @@ Not here: the fields (spec.py, recovery.py), and anything that touches more than
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from aurl_trainer.errors import ConfigError
 
 _TOP = ("apiVersion", "kind", "metadata", "spec")
 _PRESET_WORDS = ("preset", "overrides")
+_PASSWORD = re.compile(r"[a-z0-9+.]+://[^/@]*:[^/@]*@")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def parse_job(document: Document, overrides: Sequence[str] = ()) -> AurlTraining
         problems += error.problems
     spec = value.get("spec")
     training = spec.get("training") if isinstance(spec, dict) else None
+    if isinstance(spec, dict):
+        problems += _passwords(located, spec, ("spec",), (("checkpoint", "uri"), ("initFrom",)))
     if isinstance(training, dict):
         problems += _training_problems(located, training)
     if problems or job is None:
@@ -72,11 +76,30 @@ def _training_problems(document: Document, training: dict[str, Any]) -> list[str
         experiment = resolve(training)
     except ConfigError as error:
         return [document.problem(place, text) for text in error.problems]
+    if "preset" in training:
+        place = (*place, "overrides")
     try:
-        document.validate(Experiment, experiment, (*place, "overrides") if "preset" in training else place)
+        document.validate(Experiment, experiment, place)
     except ConfigError as error:
         return error.problems
-    return []
+    return _passwords(document, experiment, place, (("checkpoint", "uri"), ("init_from",)))
+
+
+def _passwords(document: Document, value: Any, at: Place, fields: Sequence[Place]) -> list[str]:
+    """A line for each URL that carries a password: jobs are shown, logged and kept with checkpoints."""
+    problems = []
+    for field_ in fields:
+        found = value
+        for part in field_:
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if isinstance(found, str) and _PASSWORD.match(found):
+            words = "a password does not belong into a job; use checkpoint.secret"
+            problems.append(
+                document.problem(
+                    (*at, *field_), f"{words} (without a cluster: the environment, or fsspec's settings)"
+                )
+            )
+    return problems
 
 
 def override(value: Mapping[str, Any], settings: Sequence[str]) -> tuple[dict[str, Any], dict[Place, str]]:

@@ -126,6 +126,21 @@ def test_each_mistake_is_one_line_with_its_place(old: str, new: str, expected: s
     assert problems(changed(old, new)) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("place", "setting"),
+    [
+        ("spec.checkpoint.uri", "checkpoint.uri"),
+        ("spec.initFrom", "initFrom"),
+        ("spec.training.overrides.checkpoint.uri", "training.checkpoint.uri"),
+        ("spec.training.overrides.init_from", "training.init_from"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_wherever_it_can_be_written(place: str, setting: str) -> None:
+    (words,) = problems(GOOD, f"{setting}=sftp://me:s3cr3t@host/run")
+    assert f": {place}: a password does not belong into a job; use checkpoint.secret" in words
+    assert load(GOOD, f"{setting}=sftp://me@host/run")
+
+
 def test_all_problems_are_told_at_once() -> None:
     text = changed("name: bach", "name: Bach").replace("{steps: 50}", "{step: 50}")
     assert len(problems(text)) == 2

@@ -14,6 +14,7 @@ from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.contract import ExitCode
 from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError, RefusedError
 from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.format.plain import encode
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import RunStore
@@ -154,6 +155,18 @@ def test_show_and_diff_tell_of_checkpoints(run: Path) -> None:
     assert "val_nll: 2.0000 -> 1.2500" in text and "b.noise: other values" in text
     assert "1 tensors are the same" in text
     assert json.loads(call("diff", f"{run}@v1", f"{run}@v2", "--json")[1])["same_tensors"] == 1
+
+
+def test_show_keeps_passwords_of_older_jobs_to_itself(tmp_path: Path) -> None:
+    store, claim = open_run(str(tmp_path / "run"))
+    experiment = {
+        "checkpoint": {"uri": "sftp://me:s3cr3t@host/run"},
+        "init_from": "sftp://me:s3cr3t@host/old",
+    }
+    save(store, claim.id, 1, 10, extra=encode({"experiment": experiment}, "extra"))
+    for options in ((), ("--json",)):
+        text = call("show", tmp_path / "run", *options)[1]
+        assert "s3cr3t" not in text and "sftp://***@host/run" in text and "sftp://***@host/old" in text, text
 
 
 def test_gc_follows_the_runs_own_rules(tmp_path: Path) -> None:

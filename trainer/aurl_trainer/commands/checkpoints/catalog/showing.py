@@ -32,11 +32,12 @@ def show(
     """
     from aurl_trainer.store.catalog.entries import Entry
     from aurl_trainer.store.format.plain import decode
+    from aurl_trainer.store.location.place import shown
 
     manifest, tags, uri = _read(checkpoint)
     if as_json:
         plain = manifest.model_dump(mode="json", exclude_defaults=True)
-        typer.echo(json.dumps({"uri": uri, "tags": tags, **plain}))
+        typer.echo(shown(json.dumps({"uri": uri, "tags": tags, **plain})))
         return
     entry = Entry.of(manifest)
     versions = ", ".join(f"{k} {v}" for k, v in manifest.versions.items() if v)
@@ -66,13 +67,15 @@ def _shared(manifest: Manifest) -> str:
 
 
 def _show_config(config: dict[str, Any]) -> None:
+    from aurl_trainer.store.location.place import shown
+
     typer.echo("configuration")
     for part, value in config.items():
         if part != "versions" and value is not None:
             text = (
                 ", ".join(f"{k} {_short(v)}" for k, v in value.items()) if isinstance(value, dict) else value
             )
-            typer.echo(f"  {part}: {text}")
+            typer.echo(shown(f"  {part}: {text}"))
 
 
 def _short(value: Any) -> str:
