@@ -179,7 +179,10 @@ class Relist:
         try:
             return await self._seen(pod) is None
         except ApiError as error:
-            log.warning("pod %s left the watch: %s", pod["metadata"]["name"], error.message)
+            if isinstance(error, ForbiddenError):
+                await self._denied(pod, error)
+            else:
+                log.warning("pod %s left the watch: %s", pod["metadata"]["name"], error.message)
             self._soon.set()
             return False
 
@@ -207,7 +210,7 @@ class Relist:
 
     async def _denied(self, pod: Json, error: ForbiddenError) -> None:
         metadata = pod["metadata"]
-        log.warning("pod %s lost the label %s: %s", metadata["name"], names.MANAGED_BY, error.message)
+        log.warning("pod %s left the watch: %s", metadata["name"], error.message)
         entry = self._cache.entries.get((metadata["namespace"], job_name(pod) or ""))
         if entry is not None:
             await self._hands.denied(entry, error)
