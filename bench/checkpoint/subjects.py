@@ -69,6 +69,7 @@ class Aurl:
         self._state = {"model": ModelPart(model), "optimizer": OptimizerPart(model, optimizer)}
         opener.open({})
         self._saver = opener.saver
+        self._saver.tidy()
         self.saved: list[Saved] = []
 
     def begin(self, step: int) -> float:

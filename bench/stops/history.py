@@ -85,6 +85,7 @@ def past(seed: int) -> Past:
     for _ in range(chance.randint(0, 3)):
         saver = checkpointer(keep)
         saver.open(state_of(0))
+        saver.saver.tidy()
         for _ in range(chance.randint(0, 4)):
             step += 1
             saver.save(step, state_of(step), {"step": step}, metrics(step))

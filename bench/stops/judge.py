@@ -112,7 +112,9 @@ def _tidy(past: Past, newest: int) -> Iterator[str]:
         yield f"probes, or music that nobody lists, stay: {strays}"
     if _partials(after):
         # Half a record of a world that took the same number at the same instant goes with the next world.
-        checkpointer(past.keep).open(state_of(0))
+        again = checkpointer(past.keep)
+        again.open(state_of(0))
+        again.saver.tidy()
         if _partials(after):
             yield f"halves stay: {_partials(after)}"
 

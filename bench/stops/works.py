@@ -117,6 +117,7 @@ def _open(keep: KeepConfig) -> tuple[Checkpointer, int]:
     saver = checkpointer(keep)
     saver.probe()
     restored = saver.open(state_of(0)).restored
+    saver.saver.tidy()
     return saver, restored.step if restored else 0
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +22,9 @@ from aurl_trainer.checkpoint.peers.lost import Lost, looking
 from aurl_trainer.checkpoint.peers.nearby import Nearby, Sources
 from aurl_trainer.checkpoint.peers.neighbours import Neighbours
 from aurl_trainer.checkpoint.reading.memory import Loaded
+from aurl_trainer.checkpoint.saving.committing import Owner
 from aurl_trainer.checkpoint.saving.outcomes import Saved
-from aurl_trainer.checkpoint.saving.saver import Owner, Saver
+from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.checkpoint.saving.upload import Uploader
 from aurl_trainer.checkpoint.transfer import State, read
 from aurl_trainer.config.checkpoint import CheckpointConfig
@@ -140,6 +142,8 @@ class Checkpointer:
         copies nearby have whole is loaded, though the store has lost some of it: that is told in the same
         way, and no save refers to what is lost.
 
+        What earlier worlds left half done goes afterwards, in a thread.
+
         Raises RefusedError (checkpoints of another configuration, or another living run are here),
         FencedError (another world opened later), CheckpointError (none verifies, the store does not answer,
         or the checkpoint does not fit the state); after an error `state` may be half loaded.
@@ -180,8 +184,6 @@ class Checkpointer:
             )
         seconds = time.monotonic() - began
         self._ranks.first(lambda: self._settle(manifest))
-        if self._ranks.rank == 0:
-            self._retain(orphans_only=True)
         earlier = {} if manifest is None else placed_in(manifest, lost)
         self._saver = self._make_saver(self._claim, earlier)
         restored = None
@@ -301,11 +303,11 @@ class Checkpointer:
         assert saved is not None
         return saved
 
-    def _retain(self, orphans_only: bool) -> None:
-        """On rank 0. Retention never fails a save: what it could not remove goes the next time."""
+    def _retain(self, orphans_only: bool, stop: Callable[[], bool]) -> None:
+        """On rank 0, in a thread. It never fails a save: what could not be removed goes the next time."""
         assert self._claim is not None
         try:
-            retain(self._store, self._claim.id, self._settings.keep, orphans_only=orphans_only)
+            retain(self._store, self._claim.id, self._settings.keep, orphans_only=orphans_only, stop=stop)
         except AurlTrainerError as error:
             log.warning("old checkpoints stay for now: %s", error)
 

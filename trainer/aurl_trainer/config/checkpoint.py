@@ -67,7 +67,8 @@ class CheckpointConfig(Config):
     """zstd level; 0: off. What a sample shows not to shrink is stored as it is."""
     busy: Literal["wait", "skip"] = "wait"
     """What a save does when the one before is still under way: training waits for that, or this one is left
-    out. The last save of a run and that of a new best always wait."""
+    out. The last save of a run and that of a new best always wait. While old checkpoints are still removed
+    after the one before, a save is left out as well, or written later; training does not wait for that."""
     deadline: float = Field(default=1800.0, gt=0)
     """Seconds from a save's copy to its commit, after which it counts as failed and its uploads end."""
     uploads: int = Field(default=4, ge=1, le=64)

@@ -22,7 +22,7 @@ from aurl_trainer.engine.state.run_state import RunState
 from aurl_trainer.engine.survival.last_save import LastSave, lacks, last_save
 from aurl_trainer.errors import CheckpointError, FencedError
 
-SIGNALS = 5
+SIGNALS = 7
 """How many numbers `signals` are."""
 TIDY_SECONDS = 10.0
 """How long retention may hold up ranks that leave."""
@@ -64,17 +64,18 @@ class Saves:
 
     def heard(self, sums: Sequence[float]) -> None:
         """Takes the sums of all ranks' signals: a save may have become durable, or failed."""
-        if self._saver is not None and self._saver.under_way is not None:
-            saver, step = self._saver, self._saver.under_way
-            self._outcome(step, lambda: saver.heard(sums[0], sums[1]))
+        saver = self._saver
+        if saver is not None:
+            self._outcome(saver.under_way or 0, lambda: saver.heard(*sums[:4]))
 
     def save(self, position: Position, *, must: bool) -> None:
         """Begins a save, or leaves it out if another is under way, the rule says so, and it is no `must`."""
         saver = self._saver
         if saver is None:
             return
-        if saver.under_way is not None and self._busy == "skip" and not must:
-            self._left_out(position.step, f"the save of step {saver.under_way} is still under way")
+        busy = saver.following if saver.under_way is None else f"the save of step {saver.under_way}"
+        if busy is not None and self._busy == "skip" and not must:
+            self._left_out(position.step, f"{busy} is still under way")
             return
         self._enter(position, Phase.SAVE)
         self.wait(position)
@@ -84,8 +85,10 @@ class Saves:
         except FencedError:
             raise
         except CheckpointError as error:
+            self._stalled = time.perf_counter() - began
             self._failed(position.step, error)
-        self._stalled = time.perf_counter() - began
+        else:
+            self._stalled = time.perf_counter() - began
         if not self._told_memory and saver.staging_bytes:
             self._told_memory = True
             size = f"{saver.staging_bytes / 1e6:,.1f} MB of {'pinned ' if saver.pinned else ''}host memory"
@@ -115,7 +118,8 @@ class Saves:
         if saver is None:
             return
         self._enter(position, Phase.SAVE)
-        choice = last_save(saver.under_way is not None, sums[2:])
+        saver.hurry()
+        choice = last_save(saver.under_way is not None, sums[4:])
         if choice in (LastSave.WAIT, LastSave.WAIT_AND_SAVE):
             self.wait(position, hurried=True)
         elif choice is LastSave.GIVE_UP_AND_SAVE and saver.under_way is not None:
@@ -123,6 +127,7 @@ class Saves:
         if choice in (LastSave.WAIT, LastSave.NOTHING):
             self._say(f"no time to save: the last saves took up to {saver.times.total:.1f} s")
         else:
+            saver.hurry()  # again: what was waited for is followed by something, too
             self.save(position, must=True)
             self.wait(position, hurried=True)
         saver.tidy(max(0.0, min(TIDY_SECONDS, self._runtime.notice.left)))
@@ -137,8 +142,9 @@ class Saves:
 
     def _give_up(self, saver: Saver, step: int, position: Position) -> None:
         why = f"given up for the save of step {position.step}, which is the last"
+        notice = self._runtime.notice
         try:
-            saved = saver.give_up(why, lambda: self._alive(position))
+            saved = saver.give_up(why, lambda: self._alive(position), lambda: notice.left)
         except FencedError:
             raise
         except CheckpointError:

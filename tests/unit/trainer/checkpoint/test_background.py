@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from aurl_trainer.checkpoint.saving import packing
-from aurl_trainer.checkpoint.saving import saver as saver_module
+from aurl_trainer.checkpoint.saving import committing, flight, packing
 from aurl_trainer.checkpoint.saving.flight import Flight
 from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.saving.planning import Plans
@@ -26,6 +27,8 @@ from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
 
 URI = "faulty://background"
 WAIT = 30.0
+LATER = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000)
+"""A clock by which a save has had its time."""
 
 
 class Gate:
@@ -57,9 +60,10 @@ def steps() -> list[int]:
 
 
 def opened(state: dict[str, Any], **settings: Any) -> Saver:
-    """A saver for this generation, which resumes into `state`."""
+    """A saver for this generation, which has resumed into `state` and swept."""
     found = checkpointer(URI, **settings)
     found.open(state)
+    found.saver.tidy()
     return found.saver
 
 
@@ -78,8 +82,8 @@ def test_training_goes_on_and_what_is_saved_is_what_was() -> None:
     saver.begin(1, state, {"note": [1]}, {})
     state["model"]["w"] += 1
     assert gate.reached.wait(WAIT)
-    assert saver.under_way == 1 and saver.signals() == (1.0, 0.0)
-    assert saver.heard(1.0, 0.0) is None and steps() == [], "it counts before it is durable"
+    assert saver.under_way == 1 and saver.signals() == (1.0, 0.0, 0.0, 0.0)
+    assert saver.heard(1.0, 0.0, 0.0, 0.0) is None and steps() == [], "it counts before it is durable"
     gate.open()
     saved = finish(saver)
     assert (saved.step, steps(), saver.under_way) == (1, [1], None)
@@ -152,7 +156,7 @@ def test_a_failure_is_heard_once_costs_one_save_and_leaves_nothing() -> None:
     saver.begin(2, state, {}, {})
     with pytest.raises(CheckpointError, match="no space is left there"):
         saver.finish()
-    assert saver.under_way is None and saver.heard(0.0, 0.0) is None
+    assert saver.under_way is None and saver.heard(*saver.signals()) is None
     assert saver.tidy() and len(RunStore(Location(URI)).location.folders("packs")) == 1
     saver.begin(3, state, {}, {})
     finish(saver)
@@ -165,7 +169,7 @@ def test_a_defect_in_the_thread_is_a_failed_save(
     state = {"w": torch.ones(10)}
     saver = opened(state)
     with monkeypatch.context() as patch:
-        patch.setattr(saver_module, "assemble", lambda pieces: 1 / 0)
+        patch.setattr(committing, "assemble", lambda pieces: 1 / 0)
         saver.begin(1, state, {}, {})
         with pytest.raises(CheckpointError, match="ZeroDivisionError"):
             saver.finish()
@@ -191,20 +195,21 @@ def test_no_memory_for_the_copy_is_a_failed_save(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_save_has_a_deadline_and_what_hangs_holds_no_later_one_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saver_module, "LAST_WAIT", 0.01)
     state = {"w": torch.ones(10)}
-    saver = opened(state, deadline=0.05)
+    saver = opened(state, deadline=600)
     gate = Gate("s00000001")
     FaultyFileSystem.reset(gate)
     saver.begin(1, state, {}, {})
     assert gate.reached.wait(WAIT)
-    with pytest.raises(CheckpointError, match=r"not durable within 0\.05 s, which checkpoint\.deadline"):
-        saver.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(flight, "time", LATER)
+        with pytest.raises(CheckpointError, match=r"not durable within 600 s, which checkpoint\.deadline"):
+            saver.finish()
     with pytest.raises(CheckpointError, match="the save of step 1 still hangs in the store"):
         saver.begin(2, state, {}, {})
     gate.open()
     assert saver.tidy(WAIT)
-    saver = opened(state, deadline=WAIT)
+    saver = opened(state)
     saver.begin(3, state, {}, {})
     finish(saver)
     assert steps() == [3], "what was given up counts"
@@ -356,12 +361,12 @@ def test_after_giving_up_just_before_the_commit_nothing_is_referred_to(
     last: int | None = None
     check = Flight.check
 
-    def counted(flight: Flight) -> None:
+    def counted(self: Flight) -> None:
         nonlocal looks
-        check(flight)
+        check(self)
         looks += 1
         if looks == last:
-            flight.fail("the time is over")
+            self.fail("the time is over")
 
     monkeypatch.setattr(Flight, "check", counted)
     for step in (1, 2):

@@ -6,7 +6,8 @@ import ctypes
 import os
 import resource
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.format.names import GenerationId
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.verify import verify
 from tests.unit.trainer.checkpoint.pool import RankPool
 from tests.unit.trainer.checkpoint.small import IDENTITY, checkpointer, hash_of, make, state, train
 
@@ -288,6 +290,48 @@ def _save_beside(rank: int, world: int, uri: str, full: int) -> Any:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     saver.tidy()
     return told
+
+
+def _save_behind(rank: int, world: int, uri: str) -> Any:
+    """Rank 0 still retains what follows save 1 when save 2 begins: what each rank sees, before and after."""
+    opener = checkpointer(uri, rank, world, compression=0)
+    noise = {str(i): torch.full((1000,), float(i)) for i in range(4)}
+    opener.open(noise)
+    saver, goes_on = opener.saver, threading.Event()
+    saver.tidy()
+    retain = saver._retain
+
+    def slow(orphans_only: bool, stop: Callable[[], bool]) -> None:
+        assert goes_on.wait(60), "nobody let retention go on"
+        retain(orphans_only, stop)
+
+    saver._retain = slow
+    told = []
+    for step in (1, 2):
+        for tensor in noise.values():
+            tensor += 1
+        saver.begin(step, noise, {}, {})
+        if step == 1:
+            saver.finish()
+    for _ in range(3):
+        signals = torch.tensor(saver.signals())
+        torch.distributed.all_reduce(signals)
+        saver.heard(*signals.tolist())
+        written = [n for n in RunStore(Location(uri)).pack_folders() if n.step == 2]
+        told.append((saver.following, saver.seconds_under_way, written))
+        torch.distributed.barrier()
+    goes_on.set()
+    saved = saver.finish()
+    saver.tidy()
+    return told, None if saved is None else saved.step
+
+
+def test_no_rank_uploads_while_rank_0_still_removes(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/run"
+    expected: Any = ([("what follows the save of step 1", 0.0, [])] * 3, 2)
+    assert ranks.run(_save_behind, uri) == [expected, expected]
+    store = RunStore(Location(uri))
+    assert steps(uri) == [1, 2] and all(verify(store, name).good for name in store.valid())
 
 
 @pytest.mark.parametrize("full", [0, 1])

@@ -6,15 +6,16 @@ import errno
 import math
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
-from aurl_trainer.config.checkpoint import CheckpointConfig
+from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.config.data import DataConfig, SourceConfig
 from aurl_trainer.config.engine import BatchConfig, EngineConfig, OptimizerConfig
 from aurl_trainer.config.experiment import Experiment
@@ -26,9 +27,10 @@ from aurl_trainer.engine.randomness import seed_all
 from aurl_trainer.engine.runtime import Runtime
 from aurl_trainer.engine.saves import Saves
 from aurl_trainer.engine.state.position import Position
+from aurl_trainer.engine.state.run_state import RunState
 from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
-from aurl_trainer.errors import FencedError, GoneError, LeaveError, RefusedError
+from aurl_trainer.errors import CheckpointError, FencedError, GoneError, LeaveError, RefusedError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from aurl_trainer.store.location.place import Location
@@ -273,22 +275,25 @@ def test_a_damaged_checkpoint_is_an_incident_of_the_run_that_passes_it_over(tmp_
 
 
 class Slow(Watch):
-    """A store that holds up what it is given for step 3, until the run has come to `until`."""
+    """A store that holds up what it is given for step 3, or `at`, until the run has come to `until`."""
 
-    def __init__(self, until: int, **options: Any) -> None:
+    def __init__(self, until: int, at: str = "s00000003", **options: Any) -> None:
         super().__init__(**options)
-        self._until = until
+        self._until, self._at = until, at
         self._open = threading.Event()
         FaultyFileSystem.reset(self._hold)
 
     def _hold(self, number: int, kind: str, path: str) -> None:
-        if "s00000003" in path and kind != "delete":
+        if self._at in path and kind != "delete":
             assert self._open.wait(60), f"the run never came to step {self._until}"
 
     def update(self, progress: Progress) -> None:
         super().update(progress)
         if progress.step >= self._until:
-            self._open.set()
+            self.let_go()
+
+    def let_go(self) -> None:
+        self._open.set()
 
 
 def test_training_goes_on_beside_a_slow_save_and_comes_to_the_same() -> None:
@@ -309,6 +314,69 @@ def test_training_goes_on_beside_a_slow_save_and_comes_to_the_same() -> None:
     done = [r["step"] for r in watch.of("save") if r["ok"]]
     assert (done[0], done[-1]) == (3, STEPS), "the last one is never left out"
     assert not watch.progress[-1].warnings, "a save left out by rule is no incident"
+
+
+def keeping_one(busy: Literal["wait", "skip"]) -> Experiment:
+    """A save at steps 3, 6, 9 and 12; each but the first is followed by a removal."""
+    keep = KeepConfig(latest=1, best=0, grace_seconds=0)
+    return make_experiment().model_copy(
+        update={
+            "checkpoint": CheckpointConfig(every=3, busy=busy, keep=keep),
+            "monitor": MonitorConfig(evaluate_every=0, log_every=4),
+        }
+    )
+
+
+def test_what_follows_a_save_counts_for_the_rule_as_the_save_does() -> None:
+    watch = Slow(until=10, at="removals/")
+    run("faulty://retention", watch, keeping_one("skip"))
+    saves = {r["step"]: r for r in watch.of("save")}
+    assert [s for s, r in saves.items() if r.get("skipped")] == [9]
+    assert saves[9]["message"] == "what follows the save of step 6 is still under way"
+    assert [s for s, r in saves.items() if r["ok"]] == [3, 6, STEPS], "the last one is never left out"
+
+
+def test_training_goes_on_while_what_follows_a_save_takes_its_time() -> None:
+    watch = Slow(until=11, at="removals/")
+    run("faulty://retention", watch, keeping_one("wait"))
+    assert [(r["step"], r["ok"]) for r in watch.of("save")] == [(s, True) for s in (3, 6, 9, STEPS)]
+    assert next(p for p in watch.progress if p.step == 10).last_durable_step == 6, "retention met an upload"
+
+
+def test_a_notice_does_not_wait_for_retention_that_hangs() -> None:
+    class Brief(Notice):
+        """Time for a few looks after a notice."""
+
+        looks = 0
+
+        @property
+        def left(self) -> float:
+            self.looks += self.given
+            return math.inf if not self.given else 60.0 if self.looks < 20 else 0.0
+
+    watch = Slow(until=STEPS, at="removals/", leave_after=7, notice=Brief())
+    with pytest.raises(LeaveError):
+        run("faulty://retention", watch, keeping_one("wait"))
+    watch.let_go()
+    saves = [(r["step"], r["ok"]) for r in watch.of("save")]
+    assert saves == [(3, True), (6, True), (max(losses(watch)), False)]
+    assert "no time left" in watch.of("save")[-1]["message"]
+
+
+def test_what_a_failed_beginning_took_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = RunState.save
+
+    def hangs(self: RunState, position: Position) -> None:
+        if position.step == 6:
+            time.sleep(0.3)
+            raise CheckpointError("the save of step 3 still hangs in the store")
+        begin(self, position)
+
+    monkeypatch.setattr(RunState, "save", hangs)
+    watch = Watch()
+    run("faulty://recorded", watch)
+    (failed,) = [r for r in watch.of("save") if not r["ok"]]
+    assert failed["step"] == 6 and failed["seconds"] >= 0.3, "training has waited, and nobody is told"
 
 
 def test_a_notice_waits_for_the_save_under_way_and_saves_again() -> None:

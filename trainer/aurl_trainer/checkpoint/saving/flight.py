@@ -23,12 +23,14 @@ log = logging.getLogger(__name__)
 class Landing:
     """How a flight ended on one rank; plain values, told to the other ranks.
 
-    Seconds: `stage` to copy, `upload` until this rank's packs were durable, `commit` from then to the
-    manifest's. `error` None: well. `committing`: the manifest may have reached the store.
+    Seconds: `stage` to copy, `held` until the upload could begin, `upload` until this rank's packs were
+    durable, `commit` from then to the manifest's. `error` None: well. `committing`: the manifest may have
+    reached the store.
     """
 
     rank: int
     stage: float
+    held: float = 0.0
     upload: float = 0.0
     commit: float = 0.0
     written: int = 0
@@ -69,7 +71,8 @@ class Flight:
     """A save under way. `work` does it and returns how it went; `after` follows where it went well.
 
     It has so many `seconds`; `deadline` is their end, by time.monotonic. `work` sets `committing` before the
-    manifest may exist, and `placed` to what this rank's packs hold.
+    manifest may exist, and `placed` to what this rank's packs hold. With `behind`, which names what has to
+    end at the store before, `work` begins only after `release`.
     """
 
     def __init__(
@@ -80,12 +83,19 @@ class Flight:
         seconds: float,
         work: Callable[[Flight], Landing],
         after: Callable[[], None],
+        behind: str | None = None,
     ) -> None:
         self.name = name
         self.committing = False
+        self._worked = False
         self.placed: dict[str, Placed] = {}
-        self.began = time.monotonic()
-        self.deadline = self.began + seconds
+        self._began = time.monotonic()
+        self.deadline = self._began + seconds
+        self._behind = behind
+        self._released_at = self._began if behind is None else None
+        self._going = threading.Event()
+        if behind is None:
+            self._going.set()
         self._rank = rank
         self._stage = stage
         self._seconds = seconds
@@ -105,12 +115,40 @@ class Flight:
         if self._errand.fatal is not None:
             raise self._errand.fatal
         if self._landing is None and time.monotonic() > self.deadline:
-            self.fail(f"not durable within {self._seconds:g} s, which checkpoint.deadline allows a save")
+            why = f"not durable within {self._seconds:g} s, which checkpoint.deadline allows a save"
+            self.fail(why if self.released else f"{why}: {self._behind} hangs in the store")
         return self._landing
+
+    @property
+    def released(self) -> bool:
+        """Whether the upload could begin."""
+        return self._released_at is not None
+
+    @property
+    def working(self) -> bool:
+        """Whether the thread may still read what was staged."""
+        return self.released and not self._worked
+
+    @property
+    def held(self) -> float:
+        """Seconds until the upload could begin."""
+        return (self._released_at or time.monotonic()) - self._began
+
+    @property
+    def uploading(self) -> float:
+        """Seconds since the upload could begin; 0: it could not yet."""
+        return time.monotonic() - self._released_at if self._released_at is not None else 0.0
+
+    def release(self) -> None:
+        """What had to end before has ended, on every rank."""
+        if self._released_at is None:
+            self._released_at = time.monotonic()
+            self._going.set()
 
     def give_up(self, why: str) -> None:
         """Asks the thread to stop; it lands as failed when it has, unless its manifest was on the way."""
         self._given_up = self._given_up or why
+        self._going.set()
 
     def fail(self, why: str) -> None:
         """It counts as failed from now on, whatever the thread still does."""
@@ -134,23 +172,35 @@ class Flight:
 
     def _run(self) -> None:
         try:
-            self._land(self._work(self))
-        except AurlTrainerError as error:
-            self._land(self._failed(type(error).__name__, str(error)))
-        except Exception as error:  # a defect of ours costs a save, never the run
-            log.exception("a defect in saving step %d", self.name.step)
-            self._land(self._failed("CheckpointError", f"a defect: {type(error).__name__}: {error}"))
-        finally:
+            landing = self._outcome()
+        except BaseException:
             self._landed.set()
-        self._work = _gone  # lets go of the staged bytes
-        if self._landing is not None and self._landing.error is None:
+            raise
+        # Before the landing: whoever hears of it may stage the next save.
+        self._work = _gone
+        self._worked = True
+        self._land(landing)
+        if self._landing is landing and landing.error is None:
             try:
                 self._after()
             except Exception:
                 log.exception("a defect after saving step %d", self.name.step)
 
+    def _outcome(self) -> Landing:
+        try:
+            self._going.wait()
+            self.check()
+            return self._work(self)
+        except AurlTrainerError as error:
+            return self._failed(type(error).__name__, str(error))
+        except Exception as error:  # a defect of ours costs a save, never the run
+            log.exception("a defect in saving step %d", self.name.step)
+            return self._failed("CheckpointError", f"a defect: {type(error).__name__}: {error}")
+
     def _failed(self, kind: str, message: str) -> Landing:
-        return Landing(self._rank, self._stage, committing=self.committing, error=kind, message=message)
+        return Landing(
+            self._rank, self._stage, self.held, committing=self.committing, error=kind, message=message
+        )
 
     def _land(self, landing: Landing) -> None:
         with self._changing:

@@ -2,65 +2,57 @@
 
 The thread of a save takes part in no collective. A rank tells rank 0 about its packs by an object beside
 them (store/format/pieces.py); rank 0's thread commits when it has all. How it went the ranks tell each other
-where their training threads meet anyway: `signals` are two more numbers in a step's own reduction, and
+where their training threads meet anyway: `signals` are a few more numbers in a step's own reduction, and
 `heard` gives the same answer on every rank after the same step. So nothing that training computes depends on
-when a save ends. Not here: which checkpoints there are and which is loaded (checkpointer.py).
+when a save ends. What follows a save at the store (following.py) is done between two: the next one is copied
+meanwhile, and its upload begins when the ranks have told each other that nothing goes on any more.
+Not here: which checkpoints there are and which is loaded (checkpointer.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from aurl_trainer.checkpoint.agreement import Ranks, caught, gravest
 from aurl_trainer.checkpoint.parts import Part
-from aurl_trainer.checkpoint.saving.flight import Errand, Flight, Landing
+from aurl_trainer.checkpoint.saving.committing import Owner, Plain, await_piece, manifest_of
+from aurl_trainer.checkpoint.saving.flight import Flight, Landing
+from aurl_trainer.checkpoint.saving.following import Following
 from aurl_trainer.checkpoint.saving.outcomes import Saved, SaveTimes
 from aurl_trainer.checkpoint.saving.planning import Plans
 from aurl_trainer.checkpoint.saving.staging import Box, Staging
 from aurl_trainer.checkpoint.saving.upload import Uploader
 from aurl_trainer.checkpoint.tree import split
 from aurl_trainer.errors import CheckpointError
-from aurl_trainer.store.format.manifest import FORMAT, VERSION, Manifest
-from aurl_trainer.store.format.names import CheckpointName, GenerationId
-from aurl_trainer.store.format.pieces import Piece, assemble
+from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import encode
-from aurl_trainer.store.format.versions import code_versions
 from aurl_trainer.store.incremental import Placed
 from aurl_trainer.store.run_store import RunStore
 
 MEET = 0.5
 """Seconds between two looks of waiting ranks at each other."""
-LAST_WAIT = 60.0
-"""Seconds that a save waits for what follows the one before it."""
-PIECE_WAITS = (0.01, 1.0)
-"""Seconds between two looks for a rank's piece: at first, and at most."""
+HELD_MEET = 0.05
+"""The same while they wait for the upload to begin."""
 ELSEWHERE = "it has failed on another rank"
 """Why a rank gives up that has not failed itself."""
 REMEMBERED_TIMES = 4
 """Of so many saves the slowest counts for what the next may take."""
 
 
-@dataclass(frozen=True)
-class Owner:
-    """Who saves: the fields that all manifests of a generation share."""
-
-    run: str
-    identity: dict[str, Any]
-    generation: GenerationId
-
-
 class Saver:
     """Saves for one generation of one run, on all ranks alike. At most one save is under way.
 
     `earlier` is what the checkpoint that the run goes on from holds on the store, by hash: the first save may
-    refer to it. `retain(orphans_only)` removes what is superfluous; it is called on rank 0 only, between two
-    saves. Seconds: `deadline`, from begin to commit.
+    refer to it. `retain(orphans_only, stop)` removes what is superfluous, and leaves the rest when `stop()`
+    says so; it is called in a thread, on rank 0 only, between two saves, and first of all for what earlier
+    worlds left. Seconds: `deadline`, from begin to commit; what follows a save may take as long.
     """
 
     def __init__(
@@ -73,7 +65,7 @@ class Saver:
         first_number: int,
         earlier: Mapping[str, Placed],
         deadline: float,
-        retain: Callable[[bool], None],
+        retain: Callable[[bool, Callable[[], bool]], None],
     ) -> None:
         self._store = store
         self._ranks = ranks
@@ -87,9 +79,16 @@ class Saver:
         self._staging = Staging()
         self._flight: Flight | None = None
         self._last: Flight | None = None
-        self._sweep: Errand | None = None
-        self._swept = True
+        self._following: Following
+        self._follows: bool
+        """Whether something follows the last save on any rank, as all know it."""
+        self._overdue = False
+        """Whether beyond its time."""
+        self._swept: bool
+        """Whether what failed saves left has gone, or goes."""
+        self._hurry = threading.Event()
         self._times: deque[SaveTimes] = deque(maxlen=REMEMBERED_TIMES)
+        self._sweep("earlier worlds")
 
     # -- what all ranks know alike
 
@@ -101,7 +100,12 @@ class Saver:
     @property
     def seconds_under_way(self) -> float:
         """How long the save under way has been uploading, by this rank's clock."""
-        return 0.0 if self._flight is None else time.monotonic() - self._flight.began
+        return 0.0 if self._flight is None else self._flight.uploading
+
+    @property
+    def following(self) -> str | None:
+        """What goes on at the store after the last save, within its time; the next upload waits for it."""
+        return self._following.what if self._follows and not self._overdue else None
 
     @property
     def times(self) -> SaveTimes:
@@ -131,7 +135,10 @@ class Saver:
         extra: dict[str, Any],
         metrics: Mapping[str, float],
     ) -> None:
-        """Copies the state; it may change again on return. Raises CheckpointError: nothing is under way."""
+        """Copies the state; it may change again on return. Waits for nothing at the store.
+
+        Raises CheckpointError: nothing is under way. Some of the last save, or what follows it, hangs.
+        """
         if self._flight is not None:
             raise RuntimeError(f"the save of step {self._flight.name.step} is still under way")
         began = time.monotonic()
@@ -141,21 +148,21 @@ class Saver:
         plain: Any = None
         boxes: list[Box] = []
 
-        def capture() -> bool:
+        def capture() -> tuple[bool, bool]:
             nonlocal scalars, plain
-            self._end_last()
+            self._check_last()
             trees = {k: v.capture() if isinstance(v, Part) else v for k, v in state.items()}
             tensors, scalars = split(trees)
             plain = encode(extra, "extra") if self._ranks.rank == 0 else None
             known = self._plans.take(tensors)
             if known:
                 stage()
-            return known
+            return known, self._following.lives
 
         def stage() -> None:
             boxes.extend(self._staging.stage(self._plans.boxes()))
 
-        known = self._ranks.together(caught(capture))
+        known, lives = zip(*self._ranks.together(caught(capture)), strict=True)
         if not all(known):
             self._plans.make()
             boxes.clear()
@@ -164,26 +171,43 @@ class Saver:
         finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
 
         def work(flight: Flight) -> Landing:
-            return self._work(flight, staged, boxes, scalars, plain, finite)
+            return self._work(flight, staged, boxes, Plain(scalars, plain, finite))
 
+        self._follows, self._overdue = any(lives), False
+        if not self._follows and not self._swept and not self._hurry.is_set():
+            self._sweep("the save before")  # it may be what fills the disk
+        behind = self._following.what if self._follows else None
+        if behind is None:
+            self._hurry.clear()
         self._flight = Flight(
-            name, self._ranks.rank, staged, self._deadline, work, lambda: self._tidy_after(name)
+            name, self._ranks.rank, staged, self._deadline, work, lambda: self._tidy_after(name), behind
         )
 
-    def signals(self) -> tuple[float, float]:
-        """Whether this rank's save is under way, and whether it has failed: to be summed over all ranks."""
-        landing = None if self._flight is None else self._flight.landing
-        if self._flight is None:
-            return 0.0, 0.0
-        return float(landing is None), float(landing is not None and landing.error is not None)
+    def signals(self) -> tuple[float, float, float, float]:
+        """To be summed over all ranks, one or nothing each: this rank's save is under way; it has failed;
+        what follows a save goes on; beyond its time."""
+        flight, following = self._flight, self._following
+        landing = None if flight is None else flight.landing
+        if flight is not None and landing is not None:
+            following = Following.of(flight, self._deadline)
+        return (
+            float(flight is not None and landing is None),
+            float(landing is not None and landing.error is not None),
+            float(following.lives),
+            float(following.overdue),
+        )
 
-    def heard(self, busy: float, failed: float) -> Saved | None:
+    def heard(self, busy: float, failed: float, follows: float, overdue: float) -> Saved | None:
         """Takes the sums of all ranks' signals. Gives the checkpoint that is committed now, if one is.
 
         Raises CheckpointError when the save has failed on a rank, and FencedError: leave.
         """
+        self._follows, self._overdue = follows > 0, overdue > 0
         if self._flight is None:
             return None
+        if not self._follows and not self._flight.released:
+            self._hurry.clear()
+            self._flight.release()
         if busy:
             if failed:
                 self._flight.give_up(ELSEWHERE)
@@ -199,7 +223,7 @@ class Saver:
         """
         while self._flight is not None:
             flight = self._flight
-            flight.wait(max(0.0, min(MEET, left())))
+            flight.wait(max(0.0, min(MEET if flight.released else HELD_MEET, left())))
             alive()
             late = left() <= 0
 
@@ -207,44 +231,46 @@ class Saver:
                 return [*self.signals(), float(late)]
 
             told = self._ranks.together(tell)
-            busy, failed, hurried = (sum(column) for column in zip(*told, strict=True))
-            if busy and hurried:
+            *signals, hurried = (sum(column) for column in zip(*told, strict=True))
+            if signals[0] and hurried:
                 flight.fail("there was no time left to finish it")
                 continue
-            saved = self.heard(busy, failed)
+            saved = self.heard(*signals)
             if saved is not None:
                 return saved
         return None
 
-    def give_up(self, why: str, alive: Callable[[], None] = lambda: None) -> Saved | None:
+    def give_up(
+        self,
+        why: str,
+        alive: Callable[[], None] = lambda: None,
+        left: Callable[[], float] = lambda: math.inf,
+    ) -> Saved | None:
         """Stops the save under way, which then fails with `why`; one committed already is given."""
         if self._flight is not None:
             self._flight.give_up(why)
-        return self.finish(alive)
+        return self.finish(alive, left)
+
+    def hurry(self) -> None:
+        """All will leave: what follows a save stops soon, so that the last one has the store to itself."""
+        self._hurry.set()
 
     def tidy(self, seconds: float = math.inf) -> bool:
         """Waits for what follows a save on this rank (retention); whether it ended within so many seconds."""
-        until = time.monotonic() + seconds
-        ended = self._last is None or self._last.join(seconds)
-        if self._sweep is not None:
-            ended = self._sweep.join(until - time.monotonic()) and ended
-        return ended
+        return self._following.join(seconds)
 
     # -- steps of a save
 
-    def _end_last(self) -> None:
-        """Lets the last save's thread end: the buffer is its own until then, and so is the store."""
-        if not self.tidy(LAST_WAIT):
-            step = "before" if self._last is None else f"of step {self._last.name.step}"
-            raise CheckpointError(f"the save {step} still hangs in the store")
-        self._last = self._sweep = None
-        if not self._swept:
-            self._clean(orphans_only=True)  # what the last save left may be what fills the disk
+    def _check_last(self) -> None:
+        """The buffer is the last save's until its thread has read it; what had its time is not waited for."""
+        if self._last is not None and self._last.working:
+            raise CheckpointError(f"the save of step {self._last.name.step} still hangs in the store")
+        if self._following.overdue:
+            raise CheckpointError(f"{self._following.what} still hangs in the store")
 
     def _clean(self, *, orphans_only: bool) -> None:
-        self._swept = True
         if self._ranks.rank == 0:
-            self._retain(orphans_only)
+            self._retain(orphans_only, self._hurry.is_set)
 
     def _tidy_after(self, name: CheckpointName) -> None:
         """After a commit, in the save's thread."""
@@ -253,26 +279,25 @@ class Saver:
                 self._store.location.delete([name.piece(r) for r in range(1, self._ranks.size)])
         self._clean(orphans_only=False)
 
-    def _sweep_after(self, flight: Flight) -> None:
-        """What a failed save has left goes at once, beside the training."""
-
-        def sweep() -> None:
-            if flight.join(self._deadline):
-                self._clean(orphans_only=True)
-
-        self._swept = False
-        self._sweep = Errand(sweep, "sweep")
+    def _sweep(self, whose: str, after: Flight | None = None) -> None:
+        """What was left goes, in a thread, when that of a failed save has ended."""
+        self._swept = self._follows = True
+        self._following = Following.sweep(
+            f"the removal of what {whose} left",
+            lambda: self._clean(orphans_only=True),
+            self._deadline,
+            after,
+        )
 
     def _work(
         self,
         flight: Flight,
         staged: float,
         boxes: list[Box],
-        scalars: Any,
-        extra: Any,
-        metrics: dict[str, float | None],
+        plain: Plain,
     ) -> Landing:
         """All that happens in the thread."""
+        began = time.monotonic()
         rank, name = self._ranks.rank, flight.name
         store = self._store.until(flight.deadline)
         uploaded = self._uploader.upload(boxes, name, self._earlier, flight.check, flight.deadline)
@@ -284,8 +309,8 @@ class Saver:
             store.location.put(name.piece(rank), uploaded.piece.to_bytes())
         else:
             pieces = [uploaded.piece]
-            pieces += [self._piece(store, flight, other) for other in range(1, self._ranks.size)]
-            manifest = self._manifest(name, pieces, scalars, extra, metrics)
+            pieces += [await_piece(store.location, flight, other) for other in range(1, self._ranks.size)]
+            manifest = manifest_of(self._owner, name, pieces, plain)
             # Before the look: whoever gives the save up between the two has to know that it may still arrive.
             flight.committing = True
             flight.check()
@@ -293,51 +318,12 @@ class Saver:
         return Landing(
             rank,
             staged,
-            durable - flight.began,
+            flight.held,
+            durable - began,
             time.monotonic() - durable,
             uploaded.written,
             uploaded.reused,
             flight.committing,
-        )
-
-    def _piece(self, store: RunStore, flight: Flight, rank: int) -> Piece:
-        """Waits for what another rank has to tell."""
-        wait, longest = PIECE_WAITS
-        while True:
-            flight.check()
-            try:
-                return Piece.parse(store.location.get(flight.name.piece(rank)), str(flight.name), rank)
-            except FileNotFoundError:
-                time.sleep(wait)
-                wait = min(2 * wait, longest)
-
-    def _manifest(
-        self,
-        name: CheckpointName,
-        pieces: list[Piece],
-        scalars: Any,
-        extra: Any,
-        metrics: dict[str, float | None],
-    ) -> Manifest:
-        packs, tensors = assemble(pieces)
-        return Manifest(
-            format=FORMAT,
-            version=VERSION,
-            name=str(name),
-            number=name.number,
-            step=name.step,
-            generation=name.generation.number,
-            nonce=name.generation.nonce,
-            run=self._owner.run,
-            at=time.time(),
-            world=self._ranks.size,
-            identity=self._owner.identity,
-            versions=code_versions(),
-            metrics=metrics,
-            extra=extra,
-            scalars=scalars,
-            packs=packs,
-            tensors=tensors,
         )
 
     def _settle(self) -> Saved:
@@ -354,11 +340,12 @@ class Saver:
             if any(m.committing for m in landings):
                 # The manifest may still arrive: what it refers to stays until the next save, and that one
                 # refers to nothing, since it is not known which checkpoint is the newest.
-                self._swept = False
+                self._following, self._swept = Following.of(flight, self._deadline), False
                 self._earlier = {}
-            else:
-                self._sweep_after(flight)
+            elif flight.released:
+                self._sweep(f"the save of step {flight.name.step}", flight)
             raise gravest(errors)
+        self._following, self._swept = Following.of(flight, self._deadline), True
         self._earlier = flight.placed
         self._times.append(
             SaveTimes(
@@ -369,7 +356,7 @@ class Saver:
         )
         return Saved(
             flight.name.step,
-            landings[0].stage + landings[0].upload + landings[0].commit,
+            landings[0].stage + landings[0].held + landings[0].upload + landings[0].commit,
             sum(m.written for m in landings),
             str(flight.name),
             sum(m.reused for m in landings),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError, UnavailableError
@@ -55,9 +56,16 @@ class Removed:
     uploads: OldUploads
 
 
-def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_only: bool = False) -> None:
+def retain(
+    store: RunStore,
+    mine: GenerationId,
+    keep: KeepConfig,
+    *,
+    orphans_only: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """The writer's pass: call between two saves of generation `mine`. `orphans_only`: no manifest goes, but
-    what killed processes and failed saves left.
+    what killed processes and failed saves left. When `stop()` says so, what is not done yet stays.
 
     Does nothing when a later generation is there, or while a manifest of a newer format could refer to packs
     that this version does not know of. Afterwards the index tells of what is there. Raises CheckpointError
@@ -65,7 +73,7 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
     """
     now = time.time()
     found = survey(store)
-    if found is None:
+    if found is None or stop():
         return
     folders = store.pack_folders()
 
@@ -74,12 +82,17 @@ def retain(store: RunStore, mine: GenerationId, keep: KeepConfig, *, orphans_onl
         stay = {c.name for c in checkpoints} if orphans_only else kept(checkpoints, fences, keep, now)
         return as_writer(checkpoints, folders, [f.id for f in fences], mine, stay.union(stay_too))
 
-    _remove(store, plan, plan(()))
-    delete_partials(store.location, mine)
+    acts: list[Callable[[], object]] = [
+        lambda: _remove(store, plan, plan(()), stop),
+        lambda: delete_partials(store.location, mine),
+    ]
     if orphans_only:
-        delete_old_partials(store.location)
-        delete_strays(store.location)
-        end_uploads(store.location, mine)
+        acts.append(lambda: delete_old_partials(store.location))
+        acts.append(lambda: delete_strays(store.location))
+        acts.append(lambda: end_uploads(store.location, mine))
+    _do(acts, stop)
+    if stop():
+        return
     with contextlib.suppress(FencedError):
         store.check_fence(mine)
         refresh_index(store)
@@ -162,7 +175,20 @@ def _as_it_is(store: RunStore, found: Sequence[Committed]) -> tuple[list[Committ
     return checkpoints, store.fences()
 
 
-def _remove(store: RunStore, plan: Callable[[Collection[CheckpointName]], Plan], first: Plan) -> Plan:
+def _do(acts: Iterable[Callable[[], object]], stop: Callable[[], bool]) -> None:
+    """One after the other, until `stop()` says to leave the rest."""
+    for act in acts:
+        if stop():
+            return
+        act()
+
+
+def _remove(
+    store: RunStore,
+    plan: Callable[[Collection[CheckpointName]], Plan],
+    first: Plan,
+    stop: Callable[[], bool] = lambda: False,
+) -> Plan:
     """Announces the `first` plan, plans again, and removes what is still to go."""
     location = store.location
     if not first.manifests and not first.folders:
@@ -171,11 +197,13 @@ def _remove(store: RunStore, plan: Callable[[Collection[CheckpointName]], Plan],
         announcement = announce(location, {*first.manifests, *first.folders})
         second = plan(set(store.committed()).difference(first.manifests))
         folders = tuple(n for n in second.folders if n in first.folders)
-        for name in second.manifests:
+
+        def remove(name: CheckpointName) -> None:
             bounded.delete([name.manifest])
             store.forget(name)
-        for name in folders:
-            bounded.delete_folder(name.folder)
+
+        manifests = [partial(remove, name) for name in second.manifests]
+        _do([*manifests, *(partial(bounded.delete_folder, n.folder) for n in folders)], stop)
     location.delete([announcement])
     clear_dead(location)
     return Plan(second.manifests, folders)
