@@ -33,7 +33,11 @@ from aurl_trainer.store.format.versions import code_versions
 from aurl_trainer.store.location.place import Location
 
 if TYPE_CHECKING:
-    from aurl_trainer.store.format.manifest import Manifest
+    from aurl_trainer.store.format.manifest import Head, Manifest
+
+
+REMEMBERED = 3
+"""Manifests of the newest checkpoints that are kept in memory, where they take a megabyte and more."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,22 @@ class RunStore:
         """The manifest, checked. Raises as Manifest.parse does, and DamagedError when it is gone."""
         from aurl_trainer.store.format.manifest import Manifest  # whoever only lists needs no models
 
-        if name not in self._manifests:
-            self._manifests[name] = Manifest.parse(self.manifest_bytes(name), str(name))
-        return self._manifests[name]
+        known = self._manifests.get(name)
+        if known is None:
+            known = Manifest.parse(self.manifest_bytes(name), str(name))
+            self._remember(name, known)
+        return known
+
+    def head(self, name: CheckpointName) -> Head:
+        """The manifest without its tensors. Raises as `manifest` does."""
+        from aurl_trainer.store.format.manifest import Head
+
+        return self._manifests.get(name) or Head.parse(self.manifest_bytes(name), str(name))
+
+    def _remember(self, name: CheckpointName, manifest: Manifest) -> None:
+        self._manifests[name] = manifest
+        for old in sorted(self._manifests, key=lambda n: n.age)[:-REMEMBERED]:
+            self.forget(old)
 
     def pack_folders(self) -> list[CheckpointName]:
         """The checkpoints that have a folder of packs, whether committed or not."""
@@ -271,6 +288,6 @@ class RunStore:
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{name}: cannot be written as JSON: {error}") from None
         self.location.publish(name.manifest, data)
-        self._manifests[name] = manifest
+        self._remember(name, manifest)
         # A generation taken before this second look may not have seen the manifest; any taken after it has.
         self.check_fence(name.generation)

@@ -44,10 +44,10 @@ def histories(draw: st.DrawFn) -> tuple[list[Committed], list[Fence]]:
             name = CheckpointName(number, step, generation)
             metrics = {"val_nll": draw(values), "groove": draw(values)}
             whole = draw(st.integers(0, 9)) > 0
-            packs = frozenset({name.pack(0)}) if whole else frozenset()
+            folders = frozenset({name.folder}) if whole else frozenset()
             tagged = draw(st.integers(0, 5)) == 0
             checkpoints.append(
-                Committed(name, at if whole else None, metrics if whole else {}, packs, tagged)
+                Committed(name, at if whole else None, metrics if whole else {}, folders, tagged)
             )
     return checkpoints, fences
 
@@ -83,7 +83,7 @@ def test_what_is_removed_changes_nothing_for_those_that_stay(
 
 def save(number: int, step: int, at: float, **metrics: float) -> Committed:
     name = CheckpointName(number, step, GenerationId(1, "00000000"))
-    return Committed(name, at, metrics, frozenset({name.pack(0)}))
+    return Committed(name, at, metrics, frozenset({name.folder}))
 
 
 def steps(names: set[CheckpointName]) -> list[int]:
@@ -126,7 +126,7 @@ def test_a_plan_removes_nothing_that_is_needed(
     checkpoints, fences = history
     # Incremental saves refer to packs of earlier ones.
     checkpoints = [
-        replace(c, packs=c.packs | data.draw(st.sampled_from([o.packs for o in checkpoints])))
+        replace(c, folders=c.folders | data.draw(st.sampled_from([o.folders for o in checkpoints])))
         for c in checkpoints
     ]
     generations = [f.id for f in fences]
@@ -146,7 +146,7 @@ def test_a_plan_removes_nothing_that_is_needed(
     assert stay.isdisjoint(plan.manifests)
     for c in checkpoints:
         if c.name not in plan.manifests:
-            lost = {p.rpartition("/")[0] for p in c.packs} & {n.folder for n in plan.folders}
+            lost = c.folders & {n.folder for n in plan.folders}
             assert not lost, "a pack in use would go"
     if writer or zombie.generation < max(generations):
         assert zombie in plan.folders, "what an interrupted save left would stay"

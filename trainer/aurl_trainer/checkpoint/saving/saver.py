@@ -30,7 +30,6 @@ from aurl_trainer.checkpoint.saving.staging import Box, Staging
 from aurl_trainer.checkpoint.saving.upload import Uploader
 from aurl_trainer.checkpoint.tree import split
 from aurl_trainer.errors import CheckpointError
-from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import encode
 from aurl_trainer.store.incremental import Placed

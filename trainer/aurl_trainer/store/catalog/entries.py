@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aurl_trainer.store.format.plain import decode
 
 if TYPE_CHECKING:
-    from aurl_trainer.store.format.manifest import Manifest
+    from aurl_trainer.store.format.manifest import Head
 
 PLAIN = ("name", "run", "number", "step", "generation", "at", "world", "bytes", "preset", "tags")
 """Fields of an entry itself. Any other word is a part of the configuration, or else a metric."""
@@ -41,9 +41,13 @@ class Entry:
     config: Mapping[str, Any]
     """The experiment, and `versions` of the code."""
     tags: tuple[str, ...] = ()
+    version: int | None = None
+    """Of the manifest's format."""
+    folders: tuple[str, ...] | None = None
+    """Of the packs that it refers to, sorted. None, for both: from the index of an older Aurl."""
 
     @classmethod
-    def of(cls, manifest: Manifest, run: str = "") -> Entry:
+    def of(cls, manifest: Head, run: str = "") -> Entry:
         """The entry of a manifest, without tags."""
         extra = decode(manifest.extra)
         experiment = extra.get("experiment") if isinstance(extra, dict) else None
@@ -59,7 +63,14 @@ class Entry:
             bytes=manifest.stored_bytes,
             metrics=dict(manifest.metrics),
             config={**config, "versions": dict(manifest.versions)},
+            version=manifest.version,
+            folders=manifest.folders,
         )
+
+    @property
+    def whole(self) -> bool:
+        """Whether it tells all that retention has to know."""
+        return self.version is not None and self.folders is not None
 
     def tagged(self, tags: tuple[str, ...]) -> Entry:
         """The same with these tags."""

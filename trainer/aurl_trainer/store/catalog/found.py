@@ -49,7 +49,7 @@ def find(run: Run) -> Found:
     names = sorted({*valid, *tags}, key=lambda n: n.age)
     found = gather(store, names, read_index(run.location, run.name), run.name)
     entries = _tagged(found.entries, tags)
-    return Found(run, entries, tuple(found.problems.values()), found.read)
+    return Found(run, entries, tuple(map(str, found.problems.values())), found.read)
 
 
 def tags_of(store: RunStore) -> dict[CheckpointName, tuple[str, ...]]:

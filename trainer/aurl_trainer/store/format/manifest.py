@@ -1,4 +1,4 @@
-"""The manifest: everything about one checkpoint except the bytes of its tensors.
+"""The manifest: everything about one checkpoint except the bytes of its tensors. Its head: all but these.
 
 Readers accept their own format version and older ones, and refuse newer ones by name (not as damage).
 docs/checkpoint-format.md describes each field. Not here: how tensors are cut into chunks (checkpoint/), or
@@ -8,7 +8,7 @@ where manifests lie (names.py, run_store.py).
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -99,8 +99,8 @@ class Pack(FormatModel):
     bytes: int = Field(ge=0)
 
 
-class Manifest(FormatModel):
-    """One checkpoint."""
+class Head(FormatModel):
+    """One checkpoint but for its tensors: little, where many are looked at."""
 
     format: Literal["aurl-checkpoint"]
     version: int
@@ -124,17 +124,12 @@ class Manifest(FormatModel):
     scalars: Any
     """The state's tree with everything but the tensors."""
     packs: tuple[Pack, ...]
-    tensors: dict[str, Tensor]
 
     @model_validator(mode="after")
-    def _consistent(self) -> Manifest:
+    def _named(self) -> Self:
         name = CheckpointName(self.number, self.step, GenerationId(self.generation, self.nonce))
         if str(name) != self.name or CheckpointName.parse(self.name) is None:
             raise ValueError(f"is named {self.name}, but its fields say {name}")
-        for key, tensor in self.tensors.items():
-            for chunk in tensor.chunks:
-                if chunk.pack >= len(self.packs) or chunk.at + chunk.bytes > self.packs[chunk.pack].bytes:
-                    raise ValueError(f"{key} lies outside its pack")
         return self
 
     @property
@@ -147,28 +142,28 @@ class Manifest(FormatModel):
         """Bytes of all packs it refers to."""
         return sum(p.bytes for p in self.packs)
 
-    def to_bytes(self) -> bytes:
-        """The sealed object."""
-        return seal(self.model_dump(mode="json", exclude_defaults=True))
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The names of the folders of those packs, sorted: its own, and those of earlier checkpoints."""
+        return tuple(sorted({p.path.split("/")[1] for p in self.packs}))
 
     @classmethod
-    def parse(cls, data: bytes, name: str) -> Manifest:
-        """The manifest named `name`.
+    def parse(cls, data: bytes, name: str) -> Self:
+        """That of the manifest named `name`.
 
         Raises DamagedError for one that is not whole, was edited, or contradicts itself; CheckpointError for
-        one of a newer format.
+        one of a newer format. A head says nothing of the tensors.
         """
         value = unseal(data, name)
         if value.get("format") != FORMAT:
             raise DamagedError(f"{name}: not a manifest of Aurl")
         version = value.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise CheckpointError(
-                f"{name}: written by a newer Aurl (checkpoint format {version}; this one reads up to "
-                f"{VERSION}): install that version to continue this run"
-            )
+        check_version(version, name)
         if not isinstance(version, int) or version < 1:
             raise DamagedError(f"{name}: format version {version!r} does not exist")
+        for field in Manifest.model_fields.keys() - cls.model_fields.keys():
+            if value.pop(field, None) is None:
+                raise DamagedError(f"{name}: {field}: Field required")
         try:
             manifest = cls.model_validate(value)
         except ValidationError as error:
@@ -178,3 +173,30 @@ class Manifest(FormatModel):
         if manifest.name != name:
             raise DamagedError(f"{name}: holds the manifest of {manifest.name}")
         return manifest
+
+
+class Manifest(Head):
+    """One checkpoint, whole."""
+
+    tensors: dict[str, Tensor]
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        for key, tensor in self.tensors.items():
+            for chunk in tensor.chunks:
+                if chunk.pack >= len(self.packs) or chunk.at + chunk.bytes > self.packs[chunk.pack].bytes:
+                    raise ValueError(f"{key} lies outside its pack")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The sealed object."""
+        return seal(self.model_dump(mode="json", exclude_defaults=True))
+
+
+def check_version(version: object, name: str) -> None:
+    """Raises CheckpointError when the manifest `name` is of a newer format."""
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(
+            f"{name}: written by a newer Aurl (checkpoint format {version}; this one reads up to "
+            f"{VERSION}): install that version to continue this run"
+        )

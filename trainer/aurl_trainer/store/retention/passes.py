@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
-from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError, UnavailableError
+from aurl_trainer.errors import CheckpointError, FencedError, RefusedError, UnavailableError
 from aurl_trainer.store.aside import clear_gone
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
@@ -34,6 +34,7 @@ from aurl_trainer.store.retention.leftovers import (
 )
 from aurl_trainer.store.retention.plan import Plan, as_visitor, as_writer
 from aurl_trainer.store.retention.rules import Committed, kept
+from aurl_trainer.store.retention.survey import survey
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import clear_superseded
 from aurl_trainer.store.verify import Verdict, inspect, verify
@@ -72,13 +73,13 @@ def retain(
     when the store refuses.
     """
     now = time.time()
-    found = survey(store)
+    found = survey(store, stop=stop)
     if found is None or stop():
         return
     folders = store.pack_folders()
 
     def plan(stay_too: Collection[CheckpointName]) -> Plan:
-        checkpoints, fences = _as_it_is(store, found)
+        checkpoints, fences = _as_it_is(store, found.checkpoints)
         stay = {c.name for c in checkpoints} if orphans_only else kept(checkpoints, fences, keep, now)
         return as_writer(checkpoints, folders, [f.id for f in fences], mine, stay.union(stay_too))
 
@@ -95,7 +96,7 @@ def retain(
         return
     with contextlib.suppress(FencedError):
         store.check_fence(mine)
-        refresh_index(store)
+        refresh_index(store, found.entries)
 
 
 def collect(
@@ -120,11 +121,12 @@ def collect(
     # In this order: what a world commits after the second look, and before the third, is of the latest
     # generation in the first, or the plan finds another one.
     generations = _settled_generations(store, now)
-    found = survey(store, strict=True) or []
+    found = survey(store, strict=True)
+    assert found is not None
     folders = store.pack_folders()
 
     def plan(stay_too: Collection[CheckpointName]) -> Plan:
-        checkpoints, fences = _as_it_is(store, found)
+        checkpoints, fences = _as_it_is(store, found.checkpoints)
         if {f.id for f in fences} != generations:
             return Plan()  # a world has opened the run meanwhile
         stay = kept(checkpoints, fences, keep, now)
@@ -141,29 +143,11 @@ def collect(
         clear_gone(store)
         delete_old_partials(store.location)
         delete_strays(store.location)
-        refresh_index(store)
+        refresh_index(store, found.entries)
     before = now - max(save_seconds, keep.grace_seconds)
     uploads = end_old_uploads(store.location, before, dry_run=dry_run)
-    committed = {c.name for c in found}
+    committed = {c.name for c in found.checkpoints}
     return Removed(done.manifests, tuple(n for n in done.folders if n not in committed), size, uploads)
-
-
-def survey(store: RunStore, *, strict: bool = False) -> list[Committed] | None:
-    """All that is committed, whatever counts. None if a manifest is of a newer format; `strict`: raises."""
-    found = []
-    for name in store.committed():
-        try:
-            manifest = store.manifest(name)
-        except DamagedError:
-            found.append(Committed(name))
-        except CheckpointError:
-            if strict:
-                raise
-            return None
-        else:
-            packs = frozenset(p.path for p in manifest.packs)
-            found.append(Committed(name, manifest.at, manifest.metrics, packs))
-    return found
 
 
 def _as_it_is(store: RunStore, found: Sequence[Committed]) -> tuple[list[Committed], list[Fence]]:

@@ -29,7 +29,7 @@ def without(
 ) -> Plan:
     """Removes the manifests in `gone`, and of the folders in `loose` those that nothing left refers to."""
     left = [c for c in checkpoints if c.name not in gone]
-    used = {path.rpartition("/")[0] for c in left for path in c.packs} | {c.name.folder for c in left}
+    used = {folder for c in left for folder in (*c.folders, c.name.folder)}
     return Plan(
         tuple(sorted(gone, key=lambda n: n.age)),
         tuple(sorted((n for n in loose if n.folder not in used), key=lambda n: n.age)),

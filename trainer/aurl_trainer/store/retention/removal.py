@@ -15,9 +15,9 @@ from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.leftovers import FOLDERS
 from aurl_trainer.store.retention.owned import Owned
-from aurl_trainer.store.retention.passes import survey
 from aurl_trainer.store.retention.plan import without
 from aurl_trainer.store.retention.rules import best_first
+from aurl_trainer.store.retention.survey import survey
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 
@@ -59,7 +59,9 @@ def all_but_best(location: Location, run: str, count: int, by: Mapping[str, floa
     location.catch_up()
     store = RunStore(location)
     owned = Owned(store, run)
-    found = survey(store, strict=True) or []
+    known = survey(store, strict=True)
+    assert known is not None
+    found = known.checkpoints
     valid = set(store.valid())
     whole = [c for c in found if c.name in valid and c.at is not None]
     newest = sorted(whole, key=lambda c: c.name.age, reverse=True)
@@ -72,7 +74,7 @@ def all_but_best(location: Location, run: str, count: int, by: Mapping[str, floa
     for name in plan.folders:
         location.delete_folder(name.folder)
     _drop_uploads(location)
-    refresh_index(store)
+    refresh_index(store, known.entries)
     return sorted(stay, key=lambda name: name.age)
 
 

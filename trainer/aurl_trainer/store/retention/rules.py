@@ -25,7 +25,8 @@ class Committed:
     name: CheckpointName
     at: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
-    packs: frozenset[str] = frozenset()
+    folders: frozenset[str] = frozenset()
+    """Of the packs that it refers to, as `CheckpointName.folder`."""
     tagged: bool = False
     aside: bool = False
 

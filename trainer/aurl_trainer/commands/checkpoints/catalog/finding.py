@@ -111,7 +111,7 @@ def index(
             rows.append(
                 {
                     "run": run.name, "checkpoints": len(found.entries), "read": found.read,
-                    "problems": list(found.problems.values()),
+                    "problems": list(map(str, found.problems.values())),
                 }
             )  # fmt: skip
             done()

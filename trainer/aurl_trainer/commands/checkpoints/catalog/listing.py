@@ -56,7 +56,7 @@ def _list_run(store: RunStore, metrics: bool, as_json: bool) -> None:
     names, tags = store.valid(), tags_of(store)
     found = gather(store, names, read_index(store.location))
     entries = {e.name: e for e in found.entries}
-    rows = [_row(n, entries.get(str(n)), found.problems.get(n, ""), tags.get(n, ())) for n in names]
+    rows = [_row(n, entries.get(str(n)), str(found.problems.get(n, "")), tags.get(n, ())) for n in names]
     rated = [r for r in rows if r.get("metrics", {}).get("val_nll") is not None]
     if rated:
         # Among equals the later is better, as for retention.
