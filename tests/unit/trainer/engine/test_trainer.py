@@ -281,10 +281,12 @@ class Slow(Watch):
         super().__init__(**options)
         self._until, self._at = until, at
         self._open = threading.Event()
+        self.reached = threading.Event()
         FaultyFileSystem.reset(self._hold)
 
     def _hold(self, number: int, kind: str, path: str) -> None:
         if self._at in path and kind != "delete":
+            self.reached.set()
             assert self._open.wait(60), f"the run never came to step {self._until}"
 
     def update(self, progress: Progress) -> None:
@@ -327,8 +329,24 @@ def keeping_one(busy: Literal["wait", "skip"]) -> Experiment:
     )
 
 
-def test_what_follows_a_save_counts_for_the_rule_as_the_save_does() -> None:
+def hold_removal(watch: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The removal after the save of step 6 is held when training goes on; nothing else is under way then."""
+    begin = Saves.save
+
+    def save(self: Saves, position: Position, *, must: bool) -> None:
+        begin(self, position, must=must)
+        if position.step == 3:
+            self.finish(position)
+        elif position.step == 6:
+            self.wait(position)
+            assert watch.reached.wait(60), "nothing was removed after the save of step 6"
+
+    monkeypatch.setattr(Saves, "save", save)
+
+
+def test_what_follows_a_save_counts_for_the_rule_as_the_save_does(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Slow(until=10, at="removals/")
+    hold_removal(watch, monkeypatch)
     run("faulty://retention", watch, keeping_one("skip"))
     saves = {r["step"]: r for r in watch.of("save")}
     assert [s for s, r in saves.items() if r.get("skipped")] == [9]
@@ -336,14 +354,15 @@ def test_what_follows_a_save_counts_for_the_rule_as_the_save_does() -> None:
     assert [s for s, r in saves.items() if r["ok"]] == [3, 6, STEPS], "the last one is never left out"
 
 
-def test_training_goes_on_while_what_follows_a_save_takes_its_time() -> None:
+def test_training_goes_on_while_what_follows_a_save_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Slow(until=11, at="removals/")
+    hold_removal(watch, monkeypatch)
     run("faulty://retention", watch, keeping_one("wait"))
     assert [(r["step"], r["ok"]) for r in watch.of("save")] == [(s, True) for s in (3, 6, 9, STEPS)]
     assert next(p for p in watch.progress if p.step == 10).last_durable_step == 6, "retention met an upload"
 
 
-def test_a_notice_does_not_wait_for_retention_that_hangs() -> None:
+def test_a_notice_does_not_wait_for_retention_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     class Brief(Notice):
         """Time for a few looks after a notice."""
 
@@ -355,6 +374,7 @@ def test_a_notice_does_not_wait_for_retention_that_hangs() -> None:
             return math.inf if not self.given else 60.0 if self.looks < 20 else 0.0
 
     watch = Slow(until=STEPS, at="removals/", leave_after=7, notice=Brief())
+    hold_removal(watch, monkeypatch)
     with pytest.raises(LeaveError):
         run("faulty://retention", watch, keeping_one("wait"))
     watch.let_go()
@@ -404,7 +424,17 @@ def test_a_world_that_was_taken_over_leaves_when_its_save_learns_it(tmp_path: Pa
     assert not [r for r in watch.of("save") if not r["ok"]], "to be replaced is no failed save"
 
 
-def test_a_run_whose_place_was_deleted_ends_when_its_save_learns_it(tmp_path: Path) -> None:
+def test_a_run_whose_place_was_deleted_ends_when_its_save_learns_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Saves.save
+
+    def save(self: Saves, position: Position, *, must: bool) -> None:
+        begin(self, position, must=must)
+        self.finish(position)  # what follows the save may not write while the place is deleted
+
+    monkeypatch.setattr(Saves, "save", save)
+
     class Deleted(Watch):
         def update(self, progress: Progress) -> None:
             super().update(progress)
