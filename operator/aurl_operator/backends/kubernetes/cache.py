@@ -174,7 +174,10 @@ class Cache:
                 self._orphans.pop(key, None)
             return None
         if not _is_of(pod, entry.uid):
-            return None
+            # One of a deleted job of this name was perhaps in the way: what waited for it is tried at once.
+            waited = bool(entry.refusals)
+            entry.refusals.clear()
+            return key if waited else None
         if uid not in entry.pods or _version(pod) >= _version(entry.pods[uid]):
             entry.pods[uid] = _trimmed(pod)
         entry.vanished.setdefault(uid, now)

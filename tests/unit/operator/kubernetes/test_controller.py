@@ -309,11 +309,17 @@ def test_a_pod_of_a_deleted_job_in_the_way_is_waited_for() -> None:
     async def story(room: Room) -> None:
         owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "bach", "uid": "before"}
         metadata = {"name": "bach-worker-0-0", "namespace": "music", "ownerReferences": [owner]}
-        room.server.put(paths.pod("music", "bach-worker-0-0"), {"metadata": metadata})
+        path = paths.pod("music", "bach-worker-0-0")
+        old = {"kind": "Pod", **room.server.put(path, {"metadata": metadata})}
         room.job()
         await room.look()
         await room.look()
         assert "of a deleted job of this name: waits" in (room.condition("Waiting") or ""), room.status()
+        del room.server.objects[path]
+        assert room.cache.drop_pod(old, time.time()) == KEY, "expected the job to be looked at"
+        await room.look()
+        (pod,) = room.server.named("pods")
+        assert pod["metadata"]["uid"] != old["metadata"]["uid"], "expected a pod of its own at once"
 
     within(story)
 
