@@ -12,6 +12,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+URL_WITH_PASSWORD = "^[a-z0-9+.]+://[^/@]*:[^/@]*@"
+"""Read alike by Python and by CEL."""
+
+NO_PASSWORD = "a password does not belong into a job; use checkpoint.secret"
+
 
 class ApiModel(BaseModel):
     """A frozen, strict part of the job object. Attributes are snake_case, its text is camelCase."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import yaml
 
+from aurl_operator.api.base import NO_PASSWORD, URL_WITH_PASSWORD
 from aurl_operator.api.spec import AurlTrainingJob
 from aurl_trainer.config.document import Document, Place
 from aurl_trainer.config.experiment import Experiment, resolve
@@ -20,7 +21,6 @@ from aurl_trainer.errors import ConfigError
 
 _TOP = ("apiVersion", "kind", "metadata", "spec")
 _PRESET_WORDS = ("preset", "overrides")
-_PASSWORD = re.compile(r"[a-z0-9+.]+://[^/@]*:[^/@]*@")
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,9 @@ def _passwords(document: Document, value: Any, at: Place, fields: Sequence[Place
         found = value
         for part in field_:
             found = found.get(part) if isinstance(found, Mapping) else None
-        if isinstance(found, str) and _PASSWORD.match(found):
-            words = "a password does not belong into a job; use checkpoint.secret"
-            problems.append(
-                document.problem(
-                    (*at, *field_), f"{words} (without a cluster: the environment, or fsspec's settings)"
-                )
-            )
+        if isinstance(found, str) and re.match(URL_WITH_PASSWORD, found):
+            words = f"{NO_PASSWORD} (without a cluster: the environment, or fsspec's settings)"
+            problems.append(document.problem((*at, *field_), words))
     return problems
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aurl_operator.api.base import NO_PASSWORD, URL_WITH_PASSWORD
 from aurl_operator.api.crd.changes import FIXED
 
 Rule = dict[str, str]
@@ -35,8 +36,8 @@ def rules() -> dict[str, list[Rule]]:
                 "message": "initFrom goes with training; a command loads its own checkpoints",
             },
             {
-                "rule": "!has(self.initFrom) || !self.initFrom.matches('^[a-z0-9+.]+://[^/@]*:[^/@]*@')",
-                "message": "initFrom: a password does not belong into a job; use checkpoint.secret",
+                "rule": f"!has(self.initFrom) || !self.initFrom.matches('{URL_WITH_PASSWORD}')",
+                "message": f"initFrom: {NO_PASSWORD}",
             },
         ],
         "nodes": [{"rule": "self.min <= self.max", "message": "min is more than max"}],
@@ -46,8 +47,8 @@ def rules() -> dict[str, list[Rule]]:
                 "message": "uri: expected a URL, as in s3://bucket/run",
             },
             {
-                "rule": "!has(self.uri) || !self.uri.matches('^[a-z0-9+.]+://[^/@]*:[^/@]*@')",
-                "message": "uri: a password does not belong into a job; use checkpoint.secret",
+                "rule": f"!has(self.uri) || !self.uri.matches('{URL_WITH_PASSWORD}')",
+                "message": f"uri: {NO_PASSWORD}",
             },
         ],
     }

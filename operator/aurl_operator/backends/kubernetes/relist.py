@@ -210,9 +210,10 @@ class Relist:
 
     async def _denied(self, pod: Json, error: ForbiddenError) -> None:
         metadata = pod["metadata"]
-        log.warning("pod %s left the watch: %s", metadata["name"], error.message)
         entry = self._cache.entries.get((metadata["namespace"], job_name(pod) or ""))
-        if entry is not None:
+        if entry is None:
+            log.warning("pod %s left the watch: %s", metadata["name"], error.message)
+        else:
             await self._hands.denied(entry, error)
 
 

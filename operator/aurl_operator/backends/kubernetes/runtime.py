@@ -55,10 +55,10 @@ class Runtime:
         self.hearing = Hearing(time.monotonic)
         self._api = api
         defaults = PodDefaults(image=settings.default_image)
-        self._hands = Hands(api, self.cache, defaults, Pace(settings.creates_per_second))
-        self._controller = Controller(api, self.cache, self.queue, self._hands, defaults)
+        hands = Hands(api, self.cache, defaults, Pace(settings.creates_per_second))
+        self._controller = Controller(api, self.cache, self.queue, hands, defaults)
         served: tuple[str | None, ...] = settings.namespaces or (None,)
-        self.relist = Relist(api, self.cache, self.queue, self._hands, self.hearing, served)
+        self.relist = Relist(api, self.cache, self.queue, hands, self.hearing, served)
         self._poller = Poller(self.cache, lambda key: self.queue.add(key, Lane.NEWS))
         self._tasks: list[asyncio.Task[None]] = []
 

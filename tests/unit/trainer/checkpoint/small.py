@@ -11,7 +11,10 @@ from torch import nn
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.dcp import content
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
+from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
+from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.run_store import RunStore
 
 IDENTITY: dict[str, Any] = {"seed": 1, "model": {"dim": 16}}
 
@@ -89,3 +92,16 @@ def checkpointer(uri: str, rank: int = 0, world: int = 1, **changes: Any) -> Che
         "world": world,
     }
     return Checkpointer(uri, **(given | changes))
+
+
+def opened(uri: str, state: dict[str, Any], **settings: Any) -> Saver:
+    """A saver for this generation, which has resumed into `state` and has nothing left to sweep."""
+    found = checkpointer(uri, **settings)
+    found.open(state)
+    found.saver.tidy()
+    return found.saver
+
+
+def steps(uri: str) -> list[int]:
+    """Of the checkpoints that count."""
+    return [n.step for n in RunStore(Location(uri)).valid()]

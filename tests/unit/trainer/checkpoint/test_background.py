@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +23,12 @@ from aurl_trainer.errors import CheckpointError, FencedError
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
+from tests.unit.trainer.checkpoint import small
 from tests.unit.trainer.checkpoint.small import checkpointer
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
 
 URI = "faulty://background"
+opened, steps = partial(small.opened, URI), partial(small.steps, URI)
 WAIT = 30.0
 LATER = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000)
 """A clock by which a save has had its time."""
@@ -53,18 +56,6 @@ def empty_store() -> Iterator[None]:
     FaultyFileSystem.clear()
     yield
     FaultyFileSystem.clear()
-
-
-def steps() -> list[int]:
-    return [n.step for n in RunStore(Location(URI)).valid()]
-
-
-def opened(state: dict[str, Any], **settings: Any) -> Saver:
-    """A saver for this generation, which has resumed into `state` and swept."""
-    found = checkpointer(URI, **settings)
-    found.open(state)
-    found.saver.tidy()
-    return found.saver
 
 
 def finish(saver: Saver) -> Saved:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -17,10 +17,12 @@ from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
+from tests.unit.trainer.checkpoint import small
 from tests.unit.trainer.checkpoint.small import checkpointer
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 URI = "faulty://following"
+opened, steps = partial(small.opened, URI), partial(small.steps, URI)
 WAIT = 30.0
 ONE = KeepConfig(latest=1, best=0, grace_seconds=0)
 
@@ -57,18 +59,6 @@ def empty_store() -> Iterator[None]:
     FaultyFileSystem.clear()
     yield
     FaultyFileSystem.clear()
-
-
-def steps() -> list[int]:
-    return [n.step for n in RunStore(Location(URI)).valid()]
-
-
-def opened(state: dict[str, Any], **settings: Any) -> Saver:
-    """A saver that has nothing left to sweep."""
-    found = checkpointer(URI, **settings)
-    found.open(state)
-    found.saver.tidy()
-    return found.saver
 
 
 def save(saver: Saver, *numbers: int) -> None:
