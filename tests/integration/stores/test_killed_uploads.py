@@ -18,6 +18,7 @@ from aurl_trainer.commands.checkpoints.app import app
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.retention import leftovers
 from aurl_trainer.store.retention.leftovers import OldUploads
 from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.retention.removal import all_but_best, everything
@@ -105,16 +106,25 @@ def test_gc_ends_what_a_run_that_never_goes_on_had_begun(run: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["a world that opens the run", "gc"])
-def test_music_that_a_killed_node_was_sending_goes(run: str, who: str) -> None:
-    """By age alone, as before."""
+def test_music_that_a_killed_node_was_sending_goes(
+    run: str, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By age alone. Servers say how old an upload is, or (moto) that each was begun in 2010."""
     store, claim = open_run(run)
     name = "music/0123abcd/4567cdef/tokens.bin"
     killed_in(run, name)
-    assert left(run) == [name], "nothing was left that could go"
-    if who == "gc":
-        assert collect(store, ONE_LEFT).uploads.objects == (name,)
-    else:
+
+    def ended(stray_seconds: float) -> bool:
+        monkeypatch.setattr(leftovers, "STRAY_SECONDS", stray_seconds)
+        if who == "gc":
+            return collect(store, ONE_LEFT).uploads.objects == (name,)
         retain(store, claim.id, ONE_LEFT, orphans_only=True)
+        return name not in left(run)
+
+    decades, clocks_differ = 10.0**9, 60.0
+    assert not ended(decades), "an upload that may have a writer yet was ended"
+    assert left(run) == [name]
+    assert ended(-clocks_differ)
     assert left(run) == []
 
 
