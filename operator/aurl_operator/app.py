@@ -20,8 +20,8 @@ import kopf
 from aurl_operator import metrics
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.client.api import Api
-from aurl_operator.backends.kubernetes.hearing import JOBS, PODS
 from aurl_operator.backends.kubernetes.lease import Lease
+from aurl_operator.backends.kubernetes.listen.hearing import JOBS, PODS
 from aurl_operator.backends.kubernetes.runtime import Runtime
 from aurl_operator.errors import AurlError
 from aurl_operator.nothing_kept import NoDiffBase, NoProgress

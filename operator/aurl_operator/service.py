@@ -17,7 +17,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from aurl_operator.backends.kubernetes.client.api import Api
-from aurl_operator.backends.kubernetes.namespaces import Namespaces, divided
+from aurl_operator.backends.kubernetes.listen.namespaces import Namespaces, divided
 from aurl_operator.errors import AurlError, UsageError
 from aurl_operator.metrics import REGISTRY
 from aurl_operator.settings import Settings

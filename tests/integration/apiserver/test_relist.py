@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from aurl_operator.backends.kubernetes import relist
 from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.listen import relist
 from aurl_operator.backends.kubernetes.runtime import Runtime
 from aurl_operator.settings import Settings
 from tests.integration.apiserver.conftest import kubectl

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aurl_operator.backends.kubernetes.namespaces import AGAIN_SECONDS
+from aurl_operator.backends.kubernetes.listen.namespaces import AGAIN_SECONDS
 from tests.integration.apiserver.conftest import ROOT, Namespaces, kubectl
 from tests.integration.apiserver.kubelet import Kubelet
 from tests.integration.apiserver.operator import OperatorProcess

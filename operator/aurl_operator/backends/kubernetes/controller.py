@@ -19,8 +19,9 @@ from aurl_operator import metrics
 from aurl_operator.api import names
 from aurl_operator.api.load import parse_object
 from aurl_operator.api.status import JobStatus
-from aurl_operator.backends.kubernetes import mounts
-from aurl_operator.backends.kubernetes.act import Hands
+from aurl_operator.backends.kubernetes.act.difference import difference
+from aurl_operator.backends.kubernetes.act.events import told
+from aurl_operator.backends.kubernetes.act.hands import Hands
 from aurl_operator.backends.kubernetes.cache import Cache, Entry
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
@@ -30,10 +31,9 @@ from aurl_operator.backends.kubernetes.client.errors import (
     ForbiddenError,
     NotFoundError,
 )
-from aurl_operator.backends.kubernetes.difference import difference
-from aurl_operator.backends.kubernetes.events import told
-from aurl_operator.backends.kubernetes.look import observed, wakes
-from aurl_operator.backends.kubernetes.progress import DOUBT_SECONDS
+from aurl_operator.backends.kubernetes.observe import mounts
+from aurl_operator.backends.kubernetes.observe.look import observed, wakes
+from aurl_operator.backends.kubernetes.observe.progress import DOUBT_SECONDS
 from aurl_operator.backends.kubernetes.unusable import (
     INVALID,
     NEWER,

@@ -1,7 +1,7 @@
 """The operator while it works: a client, what is known, the queue, its workers, and who asks for progress.
 
 Everything is listed before the first look, so that no job is taken for one without pods. Not here: events of
-the watches (app.py), what they have missed (relist.py), which replica works (lease.py).
+the watches (app.py), what they have missed (listen/), which replica works (lease.py).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from collections.abc import Callable, Collection
 
 from aurl_operator import metrics
 from aurl_operator.api import names
-from aurl_operator.backends.kubernetes.act import Hands, Pace
+from aurl_operator.backends.kubernetes.act.hands import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ApiError
 from aurl_operator.backends.kubernetes.controller import RESYNC_SECONDS, Controller
-from aurl_operator.backends.kubernetes.hearing import Hearing
-from aurl_operator.backends.kubernetes.namespaces import AGAIN_SECONDS, listed
+from aurl_operator.backends.kubernetes.listen.hearing import Hearing
+from aurl_operator.backends.kubernetes.listen.namespaces import AGAIN_SECONDS, listed
+from aurl_operator.backends.kubernetes.listen.relist import Relist
 from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
-from aurl_operator.backends.kubernetes.progress import Poller
-from aurl_operator.backends.kubernetes.relist import Relist
+from aurl_operator.backends.kubernetes.observe.progress import Poller
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Lane, Queue
 from aurl_operator.settings import Settings

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aurl_operator.api.status import JobPhase
-from aurl_operator.backends.kubernetes.events import told
+from aurl_operator.backends.kubernetes.act.events import told
 from aurl_operator.core.observed import LOCAL, End, Refusal, Role, State, Waiting, WaitingReason
 from aurl_operator.core.plan import DeleteJob, Plan, Release, Remove
 from aurl_operator.core.policies import cleanup, hang

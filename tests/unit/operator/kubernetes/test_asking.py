@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from aurl_operator.backends.kubernetes.cache import GAP_SECONDS, Entry
-from aurl_operator.backends.kubernetes.progress import Reply, _answer, _connections, interval
+from aurl_operator.backends.kubernetes.observe.progress import Reply, _answer, _connections, interval
 from aurl_operator.core.policies import hang
 from aurl_trainer.contract import Phase, Progress
 from aurl_trainer.monitor.progress import ProgressServer

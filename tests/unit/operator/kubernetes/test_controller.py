@@ -13,7 +13,7 @@ import pytest
 from aurl_operator import metrics
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes import controller
-from aurl_operator.backends.kubernetes.act import Hands, Pace
+from aurl_operator.backends.kubernetes.act.hands import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurl_operator.backends.kubernetes.difference import difference
+from aurl_operator.backends.kubernetes.act.difference import difference
 from aurl_operator.backends.kubernetes.lease import DURATION, Seen, may_take
 from aurl_operator.errors import UsageError
 from aurl_operator.service import JsonLines

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from aurl_operator.api import names
-from aurl_operator.backends.kubernetes import hearing, relist
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.backends.kubernetes.listen import hearing, relist
 from aurl_operator.backends.kubernetes.runtime import Runtime
 from aurl_operator.settings import Settings
 from tests.unit.operator.kubernetes.small_server import SmallServer

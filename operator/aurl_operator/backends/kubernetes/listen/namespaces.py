@@ -1,6 +1,6 @@
 """Which namespaces of a list can be served: one without rights, or gone with its Role, harms no other.
 
-Not here: a right that is missing for one action on one job (act.py).
+Not here: a right that is missing for one action on one job (act/).
 """
 
 from __future__ import annotations

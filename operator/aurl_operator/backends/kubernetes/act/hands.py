@@ -11,6 +11,7 @@ import logging
 import time
 
 from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.act.events import denial, event
 from aurl_operator.backends.kubernetes.cache import Cache, Entry
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api, Json
@@ -21,7 +22,6 @@ from aurl_operator.backends.kubernetes.client.errors import (
     NotFoundError,
     UnavailableError,
 )
-from aurl_operator.backends.kubernetes.events import denial, event
 from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.observe.refusal import refusal
 from aurl_operator.core.observed import Refusal, Role, Waiting, WaitingReason

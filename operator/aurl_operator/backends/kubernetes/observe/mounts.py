@@ -1,7 +1,7 @@
 """Why a container is not even created: a volume cannot be mounted, which the kubelet tells in Events only.
 
 Asked for pods alone that have been on a machine for a while without a container. Not here: what follows
-(observe/waiting.py).
+(waiting.py).
 """
 
 from __future__ import annotations

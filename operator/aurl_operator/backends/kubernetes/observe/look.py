@@ -1,6 +1,6 @@
 """From what the cache knows of a job to what the core observes. No calls, no clock.
 
-Not here: reading a pod (observe/), and what is then done (controller.py).
+Not here: reading a pod (process.py, ending.py), and what is then done (controller.py).
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 
 from aurl_operator.api import names
-from aurl_operator.backends.kubernetes import mounts
 from aurl_operator.backends.kubernetes.cache import GAP_SECONDS, LOST_SECONDS, Cache, Entry
+from aurl_operator.backends.kubernetes.observe import mounts
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.process import Sight, process
 from aurl_operator.backends.kubernetes.observe.waiting import pull_due

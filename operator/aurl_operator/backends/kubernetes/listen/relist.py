@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aurl_operator.api import names
-from aurl_operator.backends.kubernetes.act import Hands
+from aurl_operator.backends.kubernetes.act.hands import Hands
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenError, NotFoundError
-from aurl_operator.backends.kubernetes.hearing import JOBS, PODS, Hearing
+from aurl_operator.backends.kubernetes.listen.hearing import JOBS, PODS, Hearing
 from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.queue import Key, Queue
 
