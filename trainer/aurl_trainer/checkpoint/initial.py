@@ -12,25 +12,23 @@ names such as `run@best` become a place and a choice (store/choose.py).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 
+from aurl_trainer.checkpoint.loading import warn
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.checkpoint.reading.fit import Fit, compare, tensors_of
 from aurl_trainer.checkpoint.transfer import read, read_tensors
 from aurl_trainer.checkpoint.weights import Weights, part_of, tokenizer_of
 from aurl_trainer.config.reference import Which
 from aurl_trainer.errors import CheckpointError, DamagedError
-from aurl_trainer.store.choose import candidates
+from aurl_trainer.store.choose import first_whole
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,11 @@ def load_initial(
     may then be half loaded.
     """
     store = RunStore(Location(uri))
-    damage: DamagedError | None = None
-    for manifest in candidates(store, which):
-        try:
-            return _load(store.location, manifest, model, tokenizer, token_tensors, weights, optimizer)
-        except DamagedError as error:
-            damage = error
-            log.warning("checkpoint of step %d is damaged and passed over: %s", manifest.step, error)
-    assert damage is not None  # candidates() gives at least one
-    raise damage
+
+    def load(manifest: Manifest) -> Initialised:
+        return _load(store.location, manifest, model, tokenizer, token_tensors, weights, optimizer)
+
+    return first_whole(store, which, load, warn)
 
 
 def _load(

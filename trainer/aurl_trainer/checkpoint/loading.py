@@ -11,8 +11,9 @@ from aurl_trainer.checkpoint.transfer import read
 from aurl_trainer.checkpoint.weights import Weights, part_of
 from aurl_trainer.config.reference import Latest, Which
 from aurl_trainer.errors import DamagedError
-from aurl_trainer.store.choose import candidates
+from aurl_trainer.store.choose import chosen, first_whole
 from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 
@@ -24,7 +25,7 @@ def open_manifest(uri: str, which: Which = Latest()) -> Manifest:
 
     What a model must be built like: `identity` and `extra`. Raises CheckpointError when there is none.
     """
-    return candidates(RunStore(Location(uri)), which)[0]
+    return chosen(RunStore(Location(uri)), which)
 
 
 def load_weights(
@@ -38,14 +39,14 @@ def load_weights(
     none is whole.
     """
     store = RunStore(Location(uri))
-    damage: DamagedError | None = None
-    for manifest in candidates(store, which):
-        try:
-            read({part_of(manifest, weights): ModelPart(model)}, store.location, manifest)
-        except DamagedError as error:
-            damage = error
-            log.warning("checkpoint of step %d is damaged and passed over: %s", manifest.step, error)
-        else:
-            return manifest
-    assert damage is not None  # candidates() gives at least one
-    raise damage
+
+    def load(manifest: Manifest) -> Manifest:
+        read({part_of(manifest, weights): ModelPart(model)}, store.location, manifest)
+        return manifest
+
+    return first_whole(store, which, load, warn)
+
+
+def warn(name: CheckpointName, damage: DamagedError) -> None:
+    """Tells of a checkpoint that is passed over."""
+    log.warning("checkpoint of step %d is damaged and passed over: %s", name.step, damage)

@@ -6,8 +6,9 @@ Not here: how references are written (config/reference.py), loading (checkpoint/
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from aurl_trainer.config.reference import Best, Exact, Latest, Number, Step, Tag, Which
 from aurl_trainer.contract import RunFile
@@ -20,6 +21,8 @@ from aurl_trainer.store.run_store import RunStore
 if TYPE_CHECKING:
     from aurl_trainer.store.format.manifest import Manifest
 
+T = TypeVar("T")
+
 RUNS = "AURL_RUNS"
 """Environment variable: the folder or URL below which runs lie that are called by name alone."""
 
@@ -27,38 +30,62 @@ LOCAL_RUNS = "runs"
 """Where `aurl run` puts runs, below the working directory."""
 
 
-def candidates(store: RunStore, which: Which) -> list[Manifest]:
-    """The manifests that `which` may mean, the first choice first; at least one.
+def candidates(store: RunStore, which: Which) -> list[CheckpointName]:
+    """The checkpoints that `which` may mean, the first choice first; at least one, and none of them read.
 
-    More than one only for the latest and the best: a damaged one may be passed over. Raises CheckpointError
-    naming what there is when there is none, DamagedError when no manifest is readable.
+    More than one only for the latest and the best: a damaged one may be passed over. The best are rated by
+    the index, where it tells of them. Raises CheckpointError naming what there is when there is none,
+    DamagedError when nothing can be rated for damage.
     """
     names = list(reversed(store.valid()))
     match which:
         case Latest():
-            return _readable(store, names)
+            return names or [_one(store, [], [], which)]
         case Best():
             return _best(store, names, which)
         case Step():
-            return [store.manifest(_one(store, [n for n in names if n.step == which.step], names, which))]
+            return [_one(store, [n for n in names if n.step == which.step], names, which)]
         case Number():
-            found = [n for n in names if n.number == which.number]
-            return [store.manifest(_one(store, found, names, which))]
+            return [_one(store, [n for n in names if n.number == which.number], names, which)]
         case Exact():
             every = store.committed()  # also one that does not count: whoever says its whole name means it
-            return [store.manifest(_one(store, [n for n in every if str(n) == which.name], names, which))]
+            return [_one(store, [n for n in every if str(n) == which.name], names, which)]
         case Tag():
-            return [store.manifest(_tagged(store, which.name))]
+            return [_tagged(store, which.name)]
         case _:
             assert_never(which)
 
 
 def resolve(store: RunStore, which: Which) -> CheckpointName:
-    """The checkpoint that `which` means, unread where its name tells. Raises as `candidates` does."""
-    if isinstance(which, Latest):
-        names = store.valid()
-        return names[-1] if names else _one(store, [], [], which)
-    return candidates(store, which)[0].checkpoint
+    """The first of the candidates, unread. Raises as `candidates` does."""
+    return candidates(store, which)[0]
+
+
+def first_whole(
+    store: RunStore,
+    which: Which,
+    use: Callable[[Manifest], T],
+    passed_over: Callable[[CheckpointName, DamagedError], None] = lambda name, error: None,
+) -> T:
+    """What `use` makes of the first of the candidates that it does not find damaged.
+
+    `passed_over` hears of the others. Raises as `candidates` does, DamagedError when all are damaged, and
+    whatever else `use` raises.
+    """
+    damage: DamagedError | None = None
+    for name in candidates(store, which):
+        try:
+            return use(store.manifest(name))
+        except DamagedError as error:
+            damage = error
+            passed_over(name, error)
+    assert damage is not None  # candidates() gives at least one
+    raise damage
+
+
+def chosen(store: RunStore, which: Which) -> Manifest:
+    """The manifest of the first candidate that has one. Raises as `first_whole` does."""
+    return first_whole(store, which, lambda manifest: manifest)
 
 
 def _one(
@@ -84,33 +111,29 @@ def _tagged(store: RunStore, tag: str) -> CheckpointName:
     return tags[tag]
 
 
-def _readable(store: RunStore, names: list[CheckpointName]) -> list[Manifest]:
+def _best(store: RunStore, names: list[CheckpointName], which: Best) -> list[CheckpointName]:
+    from aurl_trainer.store.catalog.index import gather, read_index  # of no use to other references
+
     if not names:
-        raise CheckpointError(f"{store.location.uri}: no checkpoint there")
-    manifests = []
-    damage: DamagedError | None = None
-    for name in names:
-        try:
-            manifests.append(store.manifest(name))
-        except DamagedError as error:
-            damage = error
-    if not manifests:
-        assert damage is not None
-        raise damage
-    return manifests
-
-
-def _best(store: RunStore, names: list[CheckpointName], which: Best) -> list[Manifest]:
-    manifests = _readable(store, names)
+        return [_one(store, [], [], which)]
+    try:
+        told = read_index(store.location)
+    except CheckpointError:  # refused: the manifests tell the same
+        told = {}
+    found = gather(store, names, told)
+    for problem in found.problems.values():
+        if not isinstance(problem, DamagedError) or not found.entries:
+            raise problem
+    metrics = {entry.name: entry.metrics for entry in found.entries}
     by = {which.metric: -1.0 if which.greatest else 1.0}
-    rated = [(value, m) for m in manifests if (value := rating(m.metrics, by)) is not None]
+    rated = [(value, n) for n in names if (value := rating(metrics.get(str(n), {}), by)) is not None]
     if not rated:
-        there = ", ".join(sorted({name for m in manifests for name in m.metrics})) or "none"
+        there = ", ".join(sorted({name for entry in found.entries for name in entry.metrics})) or "none"
         raise CheckpointError(
             f"{store.location.uri}: no checkpoint has the metric {which.metric}; there are: {there}"
         )
     # The newest come first, and stay first among equals.
-    return [m for _, m in sorted(rated, key=lambda pair: pair[0])]
+    return [name for _, name in sorted(rated, key=lambda pair: pair[0])]
 
 
 def checkpoints_of(run: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from aurl_trainer.config.checkpoint import KeepConfig
-from aurl_trainer.config.reference import Best, Latest, Number, Step, Tag, parse_which
+from aurl_trainer.config.reference import Best, Latest
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, GoneError, RefusedError
-from aurl_trainer.store.choose import candidates, checkpoints_of, resolve
-from aurl_trainer.store.format.manifest import VERSION, Manifest
+from aurl_trainer.store.choose import candidates
+from aurl_trainer.store.format.manifest import VERSION
 from aurl_trainer.store.format.names import CheckpointName, GenerationId
 from aurl_trainer.store.format.reading import Wanted, stream
 from aurl_trainer.store.format.sealed import seal
@@ -19,7 +19,6 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.retention.removal import everything
 from aurl_trainer.store.run_store import RunStore
-from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify, verify_records
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
 from tests.unit.trainer.store.made import IDENTITY, RUN, open_run, save
@@ -72,7 +71,7 @@ def test_a_commit_that_slips_through_is_void_for_every_reader(uri: str) -> None:
     late = manifest.model_copy(update={"name": str(name), "number": 2, "step": 20})
     old.location.put(name.manifest, late.to_bytes())
     assert steps(new) == [10]
-    assert [m.step for m in candidates(new, Latest())] == [10]
+    assert [n.step for n in candidates(new, Latest())] == [10]
     assert steps(open_run(uri)[0]) == [10]
 
 
@@ -186,7 +185,7 @@ def test_retention_keeps_the_newest_and_the_best_and_removes_the_rest(uri: str) 
         retain(store, claim.id, keep(2, 1))
     assert steps(store) == [20, 40, 50]
     assert len(store.location.names("packs")) == 3
-    assert [m.step for m in candidates(store, Best())] == [20, 40, 50]
+    assert [n.step for n in candidates(store, Best())] == [20, 40, 50]
 
 
 def test_retention_sweeps_what_interrupted_saves_left(tmp_path: Path) -> None:
@@ -305,136 +304,3 @@ def test_chunks_come_back_in_few_reads(uri: str) -> None:
     assert found == {"a.zeros": bytes(400), "b.noise": random.Random(10).randbytes(400)}
     assert len(reads) == 1, "neighbouring chunks should be read together"
     assert [t.chunks[0].codec for t in manifest.tensors.values()] == ["zstd", "raw"]
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"tensors": {"a": {"dtype": "object", "size": [1], "chunks": []}}}, "not a type of numbers"),
-        ({"packs": [{"path": "packs/../../etc/passwd", "bytes": 1}]}, "packs.0.path"),
-        ({"surprise": 1}, "surprise: Extra inputs"),
-        ({"step": 11}, "its fields say"),
-        ({"format": "torch"}, "not a manifest of Aurl"),
-        ({"version": 0}, "format version 0 does not exist"),
-        ({"version": "1"}, "format version '1' does not exist"),
-    ],
-)
-def test_a_manifest_that_was_resealed_with_nonsense_is_refused(change: dict[str, Any], says: str) -> None:
-    store, claim = open_run("memory://resealed")
-    manifest = save(store, claim.id, 1, 10)
-    value = json.loads(manifest.to_bytes())
-    del value["digest"]
-    with pytest.raises(DamagedError, match=says):
-        Manifest.parse(seal(value | change), manifest.name)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"sizes": [99]}, "other bytes than its size"),
-        ({"offsets": [1]}, "outside its tensor"),
-        ({"offsets": [0, 0]}, "other dimensions"),
-        ({"at": 10**9}, "outside its pack"),
-        ({"pack": 1}, "outside its pack"),
-        ({"codec": "pickle"}, "codec"),
-        ({"hash": "x"}, "hash"),
-        ({"stored": "0" * 64}, "exactly the compressed chunks"),
-    ],
-)
-def test_a_chunk_that_contradicts_its_tensor_is_refused(change: dict[str, Any], says: str) -> None:
-    store, claim = open_run("memory://chunks")
-    manifest = save(store, claim.id, 1, 10)
-    value = json.loads(manifest.to_bytes())
-    del value["digest"]
-    chunk = value["tensors"]["b.noise"]["chunks"][0]
-    chunk.update(change)
-    with pytest.raises(DamagedError, match=says):
-        Manifest.parse(seal(value), manifest.name)
-
-
-def test_a_compressed_chunk_cannot_claim_more_memory_than_its_tensor(uri: str) -> None:
-    import hashlib
-
-    import zstandard
-
-    store, claim = open_run(uri)
-    manifest = save(store, claim.id, 1, 10)
-    bomb = zstandard.compress(bytes(50_000_000))
-    path = manifest.packs[0].path
-    noise = store.location.get(path)[manifest.tensors["b.noise"].chunks[0].at :]
-    store.location.put(path, bomb + noise)
-    value = json.loads(manifest.to_bytes())
-    del value["digest"]
-    value["packs"][0]["bytes"] = len(bomb) + len(noise)
-    value["tensors"]["a.zeros"]["chunks"][0].update(bytes=len(bomb), stored=hashlib.sha256(bomb).hexdigest())
-    value["tensors"]["b.noise"]["chunks"][0]["at"] = len(bomb)
-    store.location.put(manifest.checkpoint.manifest, seal(value))
-    (problem,) = verify(RunStore(Location(uri)), manifest.checkpoint).problems
-    assert "a.zeros" in problem and "another number of bytes than the tensor" in problem
-
-
-def test_which_checkpoint_is_chosen(uri: str) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint there"):
-        candidates(RunStore(Location(uri)), Latest())
-    store, claim = open_run(uri)
-    for number, nll in ((1, 2.0), (2, 1.5), (3, None), (4, 1.7)):
-        save(store, claim.id, number, number * 10, nll)
-    set_tag(store, "prod", store.valid()[0])
-    assert [m.step for m in candidates(store, Latest())] == [40, 30, 20, 10]
-    assert [m.step for m in candidates(store, Best())] == [20, 40, 10], "one without the metric is not best"
-    assert [m.step for m in candidates(store, Best("val_nll", greatest=True))] == [10, 40, 20]
-    assert [m.step for m in candidates(store, Step(30))] == [30]
-    assert [m.step for m in candidates(store, Number(2))] == [20]
-    assert [m.step for m in candidates(store, Tag("prod"))] == [10]
-    whole_name = parse_which(str(store.valid()[1]))
-    assert whole_name is not None and resolve(store, whole_name).step == 20
-
-
-@pytest.mark.parametrize(
-    ("which", "says"),
-    [
-        (Step(35), r"no checkpoint of step 35; there are: 10, 20$"),
-        (Number(9), r"no checkpoint v9; there are: v1 \(step 10\), v2 \(step 20\)$"),
-        (Tag("prod"), r"no tag 'prod'; there are: none; aurl checkpoints tag"),
-        (Best("groove"), r"no checkpoint has the metric groove; there are: val_nll$"),
-    ],
-)
-def test_what_is_not_there_is_told_with_what_is(which: Any, says: str) -> None:
-    FaultyFileSystem.clear()
-    store, claim = open_run("faulty://run")
-    for number, nll in ((1, 2.0), (2, 1.5)):
-        save(store, claim.id, number, number * 10, nll)
-    with pytest.raises(CheckpointError, match=says):
-        candidates(store, which)
-    FaultyFileSystem.clear()
-
-
-def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aurl_trainer.errors import MissingError
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "bach" / "checkpoints" / "manifests").mkdir(parents=True)
-    assert checkpoints_of("bach") == "runs/bach/checkpoints"
-    with pytest.raises(MissingError, match="mozart, runs/mozart: no checkpoints there"):
-        checkpoints_of("mozart")
-    store, claim = open_run(f"memory:/{tmp_path}/store/mozart")
-    save(store, claim.id, 1, 10)
-    monkeypatch.setenv("AURL_RUNS", f"memory:/{tmp_path}/store/")
-    assert checkpoints_of("mozart") == f"memory:/{tmp_path}/store/mozart"
-    monkeypatch.setenv("AURL_RUNS", str(tmp_path / "runs"))
-    assert checkpoints_of("bach") == "runs/bach/checkpoints"
-
-
-def test_a_run_is_found_by_its_directory(tmp_path: Path) -> None:
-    from aurl_trainer.errors import MissingError
-
-    with pytest.raises(MissingError, match="no checkpoints there"):
-        checkpoints_of(str(tmp_path))
-    assert checkpoints_of("s3://bucket/x") == "s3://bucket/x"
-    (tmp_path / "checkpoints" / "manifests").mkdir(parents=True)
-    assert checkpoints_of(str(tmp_path)) == str(tmp_path / "checkpoints")
-    assert checkpoints_of(str(tmp_path / "checkpoints")) == str(tmp_path / "checkpoints")
-    (tmp_path / "job.yaml").write_text("spec: {checkpoint: {uri: 'gs://b/run'}}")
-    assert checkpoints_of(str(tmp_path)) == "gs://b/run"
-    (tmp_path / "job.yaml").write_text("spec: {checkpoint: {}}")
-    assert checkpoints_of(str(tmp_path)) == str(tmp_path / "checkpoints")

@@ -155,9 +155,9 @@ def diff(
 
 def _read(checkpoint: Reference) -> tuple[Manifest, list[str], str]:
     """The manifest, its tags, and the run's place."""
-    from aurl_trainer.store.choose import candidates
+    from aurl_trainer.store.choose import chosen
 
     store = open_store(checkpoint.run)
-    manifest = candidates(store, checkpoint.which)[0]
+    manifest = chosen(store, checkpoint.which)
     tags = [tag for tag, name in store.tags().items() if str(name) == manifest.name]
     return manifest, tags, store.location.uri

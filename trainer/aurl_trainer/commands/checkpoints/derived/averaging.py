@@ -124,7 +124,7 @@ def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weight
     """The checkpoints that are meant, each once. Raises typer.BadParameter, CheckpointError."""
     from aurl_trainer.checkpoint.averaging import Parent
     from aurl_trainer.checkpoint.weights import part_of
-    from aurl_trainer.store.choose import candidates
+    from aurl_trainer.store import choose
 
     chosen = list(checkpoints)
     if last is not None:
@@ -138,7 +138,7 @@ def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weight
     found: dict[tuple[str, str], Parent] = {}
     for wanted in chosen:
         store = open_store(wanted.run)
-        manifest = candidates(store, wanted.which)[0]
+        manifest = choose.chosen(store, wanted.which)
         parent = Parent(store.location, manifest, part_of(manifest, weights))
         if found.setdefault((store.location.uri, manifest.name), parent) is not parent:
             raise typer.BadParameter(f"{wanted} is {parent}, which was named already", param_hint="RUN@WHICH")

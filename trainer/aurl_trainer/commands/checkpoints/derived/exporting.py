@@ -13,7 +13,9 @@ from aurl_trainer.commands.checkpoints.screen import bytes_bar, size
 from aurl_trainer.commands.trained import which_weights
 
 if TYPE_CHECKING:
+    from aurl_trainer.errors import DamagedError
     from aurl_trainer.store.format.manifest import Manifest
+    from aurl_trainer.store.format.names import CheckpointName
 
 
 def export(
@@ -41,8 +43,8 @@ def export(
       aurl checkpoints export runs/bach@v12 --weights average --to ema.safetensors
     """
     from aurl_trainer.checkpoint.weights import part_of
-    from aurl_trainer.errors import DamagedError, MissingError, RefusedError
-    from aurl_trainer.store.choose import candidates
+    from aurl_trainer.errors import MissingError, RefusedError
+    from aurl_trainer.store.choose import first_whole
     from aurl_trainer.store.export.described import NEEDED, describe
     from aurl_trainer.store.export.writing import export as export_part
     from aurl_trainer.store.export.writing import part_tensors
@@ -55,20 +57,20 @@ def export(
     if not to.parent.is_dir():
         raise MissingError(f"{to.parent}: no such folder")
     store = open_store(checkpoint.run)
-    damage: DamagedError | None = None
-    for manifest in candidates(store, checkpoint.which):
+
+    def write(manifest: Manifest) -> tuple[Manifest, int]:
         part = part_of(manifest, wanted)
         metadata = describe(manifest, part)
-        try:
-            with bytes_bar(f"step {manifest.step}", _content(manifest, part), quiet=as_json) as advance:
-                written = export_part(store.location, manifest, part, metadata, to, advance)
-            break
-        except DamagedError as error:
-            damage = error
-            typer.echo(f"step {manifest.step} is damaged and not exported: {error}", err=True)
-    else:
-        assert damage is not None  # candidates() gives at least one
-        raise damage
+        with bytes_bar(f"step {manifest.step}", _content(manifest, part), quiet=as_json) as advance:
+            written = export_part(store.location, manifest, part, metadata, to, advance)
+        return manifest, written
+
+    def damaged(name: CheckpointName, damage: DamagedError) -> None:
+        typer.echo(f"step {name.step} is damaged and not exported: {damage}", err=True)
+
+    manifest, written = first_whole(store, checkpoint.which, write, damaged)
+    part = part_of(manifest, wanted)
+    metadata = describe(manifest, part)
     tensors = len(part_tensors(manifest, part))
     if as_json:
         answer = {
