@@ -63,9 +63,10 @@ def train(config: str | None, beats: Heartbeat) -> None:
         experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
     )
     peers = experiment.checkpoint.peers
+    run = os.environ.get(Env.RUN_ID, run_dir.resolve().name)
     checkpointer = Checkpointer(
         experiment.checkpoint.uri or str(run_dir / RunFile.CHECKPOINTS),
-        run=os.environ.get(Env.RUN_ID, run_dir.resolve().name),
+        run=run,
         fingerprint=experiment.identity(),
         settings=experiment.checkpoint,
         rank=world.rank,
@@ -78,7 +79,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)
     host = os.environ.get(Env.PROGRESS_HOST, "127.0.0.1")
-    uploads = uploading(experiment.checkpoint.uri, run_dir) if world.local_rank == 0 else None
+    uploads = uploading(experiment.checkpoint.uri, run_dir, run) if world.local_rank == 0 else None
     server = ProgressServer(int(port) if port and world.local_rank == 0 else None, host)
 
     def sample(judged: torch.nn.Module, step: int) -> Music:

@@ -97,9 +97,12 @@ def _tail(logs: list[Path]) -> bytes:
     return tail
 
 
-def uploading(uri: str | None, run_dir: Path) -> Uploads | None:
-    """The uploads of this node, None where nothing is to be uploaded."""
+def uploading(uri: str | None, run_dir: Path, run: str) -> Uploads | None:
+    """The uploads of this node of the run `run`, None where nothing is to be uploaded.
+
+    Logs lie under the run's id: one that is refused at another's place has a worker-0, too.
+    """
     if os.environ.get(Env.UPLOAD) != "1" or uri is None:
         return None
-    name = f"{os.environ.get(Env.NODE, 'node')}-{os.environ.get(Env.ATTEMPT, '0')}"
-    return Uploads(Location(uri), run_dir, name)
+    node = f"{os.environ.get(Env.NODE, 'node')}-{os.environ.get(Env.ATTEMPT, '0')}"
+    return Uploads(Location(uri), run_dir, f"{run}/{node}")

@@ -202,13 +202,14 @@ def kept_lines(found: dict[str, Any], wanted: Wanted) -> list[Line]:
         raise MissingError(f"{name} has no pods any more, and kept no logs: it has no checkpoint.uri")
     import fsspec
 
+    place = f"{uri}/{RunFile.LOGS}/{found['metadata']['uid']}"
     try:
-        fs, path = fsspec.core.url_to_fs(f"{uri}/{RunFile.LOGS}")
+        fs, path = fsspec.core.url_to_fs(place)
         files = sorted(str(p) for p in fs.ls(path, detail=False) if str(p).endswith(".log"))
         texts = {file: fs.cat_file(file).decode(errors="replace") for file in files}
     except Exception as error:
         raise MissingError(
-            f"{name} has no pods any more, and its kept logs at {uri}/{RunFile.LOGS} cannot be read: {error}"
+            f"{name} has no pods any more, and its kept logs at {place} cannot be read: {error}"
         ) from None
     result: list[Line] = []
     for file, text in texts.items():
@@ -217,5 +218,5 @@ def kept_lines(found: dict[str, Any], wanted: Wanted) -> list[Line]:
             continue
         result += [Line(process, row) for row in last(text, wanted.tail)]
     if not result:
-        raise MissingError(f"{name} has no pods any more, and no logs are kept at {uri}/{RunFile.LOGS}")
+        raise MissingError(f"{name} has no pods any more, and no logs are kept at {place}")
     return result

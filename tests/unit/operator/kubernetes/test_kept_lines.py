@@ -14,8 +14,10 @@ from aurl_operator.errors import MissingError
 
 @pytest.fixture
 def job(tmp_path: Path) -> dict[str, Any]:
-    logs = tmp_path / "run" / "logs"
+    logs = tmp_path / "run" / "logs" / "u"
     logs.mkdir(parents=True)
+    (logs.parent / "another").mkdir()
+    (logs.parent / "another" / "worker-0-0.log").write_text("of another job at this place\n")
     (logs / "worker-0-0.log").write_text("one\ntwo\n")
     (logs / "worker-1-2.log").write_text("three\n")
     return {

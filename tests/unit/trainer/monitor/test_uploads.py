@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from aurl_trainer.contract import Env
 from aurl_trainer.monitor import uploads as room
 from aurl_trainer.monitor.record_files import PART_BYTES
 from aurl_trainer.monitor.records import RecordWriter
-from aurl_trainer.monitor.uploads import Uploads
+from aurl_trainer.monitor.uploads import Uploads, uploading
 from aurl_trainer.store.location.place import Location
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
@@ -122,7 +123,7 @@ def test_what_cannot_be_sent_keeps_nothing_else_from_being_sent(tmp_path: Path, 
 def log_of(run: Path, name: str, text: bytes, at: float, hole: int = 0) -> None:
     """A log of `text` behind a `hole` of so many bytes, last written `at`."""
     path = run / "logs" / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.seek(hole)
         file.write(text)
@@ -152,3 +153,17 @@ def test_the_tail_is_the_last_of_all_logs_together_oldest_first(
     log_of(tmp_path, "a.log", b"newer\n", 3.0)
     uploads(tmp_path).look()
     assert kept("logs/worker-0-0.log") == b"der\nnewer\n"
+
+
+def test_a_run_at_anothers_place_leaves_its_log_beside_that_ones(
+    tmp_path: Path, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(Env.UPLOAD, "1")
+    monkeypatch.setenv(Env.NODE, "worker-0")
+    for run in ("first", "refused"):
+        log_of(tmp_path / run, "rank-0.log", run.encode(), 1.0)
+        keeping = uploading(PLACE, tmp_path / run, run)
+        assert keeping is not None
+        keeping.look()
+    assert kept("logs/first/worker-0-0.log") == b"first"
+    assert kept("logs/refused/worker-0-0.log") == b"refused"
