@@ -19,7 +19,7 @@ from aurl_trainer.store.verify import verify
 from tests.integration.stores.conftest import Faulty
 from tests.integration.stores.proxy import PASS, Answer, Seen
 from tests.integration.stores.test_faults import answer
-from tests.unit.trainer.engine.test_trainer import STEPS, Watch, run, wait_for_saves
+from tests.unit.trainer.engine.runs import STEPS, Watch, run, wait_for_saves
 
 pytestmark = pytest.mark.processes
 

@@ -11,6 +11,7 @@ from torch import nn
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.dcp import content
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
+from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.store.location.place import Location
@@ -105,3 +106,11 @@ def opened(uri: str, state: dict[str, Any], **settings: Any) -> Saver:
 def steps(uri: str) -> list[int]:
     """Of the checkpoints that count."""
     return [n.step for n in RunStore(Location(uri)).valid()]
+
+
+def finish(saver: Saver) -> Saved:
+    """What the save under way came to, when all that follows it is over."""
+    saved = saver.finish()
+    saver.tidy()
+    assert saved is not None
+    return saved

@@ -25,7 +25,7 @@ from aurl_trainer.errors import LeaveError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from tests.unit.trainer.engine.corpus import Windows
-from tests.unit.trainer.engine.test_trainer import STEPS, Watch, losses, make_experiment
+from tests.unit.trainer.engine.runs import STEPS, Watch, losses, make_experiment
 
 
 def averaged(config: AverageConfig, values: list[float]) -> AveragedWeights:

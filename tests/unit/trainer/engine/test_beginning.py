@@ -18,8 +18,8 @@ from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.engine.corpus import Windows
+from tests.unit.trainer.engine.runs import Watch
 from tests.unit.trainer.engine.test_averages import clean, experiment, trainer
-from tests.unit.trainer.engine.test_trainer import Watch
 
 assert clean  # the fixture
 

@@ -27,8 +27,8 @@ from aurl_trainer.store.catalog.where import Where
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.engine.corpus import Windows
+from tests.unit.trainer.engine.runs import STEPS, Watch, losses, make_experiment
 from tests.unit.trainer.engine.test_averages import clean, trainer
-from tests.unit.trainer.engine.test_trainer import STEPS, Watch, losses, make_experiment
 
 assert clean  # the fixture
 

@@ -27,7 +27,7 @@ from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from tests.unit.trainer.checkpoint.pool import RankPool
 from tests.unit.trainer.engine.corpus import Windows
-from tests.unit.trainer.engine.test_trainer import Watch, make_experiment
+from tests.unit.trainer.engine.runs import Watch, make_experiment
 
 pytestmark = pytest.mark.processes
 

@@ -22,7 +22,7 @@ from aurl_trainer.errors import LeaveError
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from aurl_trainer.monitor.records import RecordWriter, read_records
 from tests.unit.trainer.engine.corpus import Windows
-from tests.unit.trainer.engine.test_trainer import Short, Watch, make_experiment, run, wait_for_saves
+from tests.unit.trainer.engine.runs import Short, Watch, make_experiment, run, wait_for_saves
 
 
 class Recording(Watch):
