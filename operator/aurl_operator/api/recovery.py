@@ -111,7 +111,7 @@ class Recovery(ApiModel):
     preemptions: LossBudget = LossBudget()
     """Nodes preempted, evicted, drained, or deleted by somebody."""
     node_lost: LossBudget = LossBudget()
-    """Nodes that vanished with their machine, and the loss of the rendezvous store."""
+    """Nodes, or the rendezvous store, that vanished with their machine; nodes that cannot reach the store."""
     crashes: CrashBudget = CrashBudget()
     """Training processes, or the rendezvous store, that failed by themselves."""
     hang: HangBudget = HangBudget()

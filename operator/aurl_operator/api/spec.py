@@ -113,7 +113,7 @@ class Checkpoint(ApiModel):
     uri: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
     """fsspec URL, as in `s3://bucket/run`. Local runs default to their run directory."""
     secret: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """Secret whose keys become environment variables of the nodes, and of nothing else."""
+    """Secret whose keys become environment variables of the nodes and the clean-up, and of nothing else."""
     every: Annotated[int, Field(ge=1)] | None = None
     """Steps between saves."""
     keep: Keep = Keep()

@@ -46,7 +46,8 @@ class Condition(StatusModel):
     """A standard Kubernetes condition."""
 
     type: Annotated[str, Field(max_length=64)]
-    """Ready, Waiting, Degraded, Suspended, Succeeded, Failed."""
+    """Ready, Waiting, Degraded, Suspended, Succeeded, Failed; while the operator cannot work the job
+    InvalidSpec, NewerOperator or OperatorError."""
     status: Literal["True", "False", "Unknown"]
     reason: Annotated[str, Field(max_length=128)]
     """One word: why."""
