@@ -9,7 +9,7 @@ How a backend fills it:
 - A start that was refused (quota, no such program) is a `Refusal` in the next observations, until it is
   tried again. It carries the `metadata.generation` and the `resume` under which it came: it says nothing of a
   job that was changed since, or is to try again.
-- `end` gives facts, not conclusions: core/causes.py concludes. Facts once given for a UID do not change.
+- `end` gives facts, not conclusions: accounts/causes.py concludes. Facts once given for a UID do not change.
 - `stopping_since` is when SIGTERM (cluster: a deletion) was sent to the process by anyone; None: not yet.
 - `notice` is an announcement by the machine's owner that it will go (spot notice, cordon): not our own stop.
 - `ready`: the node's agent answers; where this cannot be known, the process runs. For the store: it accepts

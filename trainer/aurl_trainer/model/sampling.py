@@ -1,6 +1,6 @@
 """Sampling: prompts in, continued token sequences out, with a cache of keys and values.
 
-Not here: what the tokens mean; music/samples.py makes music of them.
+Not here: what the tokens mean; music/sampled.py makes music of them.
 """
 
 from __future__ import annotations

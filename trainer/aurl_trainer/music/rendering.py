@@ -2,7 +2,7 @@
 
 Two synthesizers are known: the program fluidsynth where it is installed, and midirenderer, a wheel that pip
 brings everywhere. Sound fonts are sought in `AURL_SOUNDFONT`, then Debian's, then the one that the wheel of
-pretty_midi carries (TimGM6mb, GPL-2+, 6 MB). Not here: which scores (samples.py).
+pretty_midi carries (TimGM6mb, GPL-2+, 6 MB). Not here: which scores (sampled.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 On a terminal the lines have colours and a live line below them; in a pipe they are plain. If nobody can read
 any more (a closed terminal, a broken pipe) it falls silent, and the run goes on. Not here: the summary at the
-end (`summary.py`), and where lines come from (`backends/local/follow.py`).
+end (`summary.py`), and where lines come from (`backends/local/process/follow.py`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
   the same place ends after exactly `limit` restarts, however quickly or slowly it fails.
 - A preemption never charges the budget of crashes. A final error ends the job at once.
 
-Not here: how causes are told apart (causes.py), which nodes are started again (elastic.py).
+Not here: how causes are told apart (accounts/causes.py), which nodes are started again (elastic.py).
 """
 
 from __future__ import annotations

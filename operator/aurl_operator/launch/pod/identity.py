@@ -1,6 +1,6 @@
 """Who an object belongs to and which process a pod is: labels, owner reference, annotation.
 
-Not here: how a pod is recognised again (`backends/kubernetes/observe/identity.py`).
+Not here: how a pod is recognised again (`backends/kubernetes/observe/process.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads what a run directory holds, as far as it is there: a run may be going on, or have failed at once.
 
-Not here: what it means (lineage.py, timeline.py, goodput.py, story.py), music files (music.py).
+Not here: what it means (lineage.py, timeline.py, goodput.py, page/story.py), music files (music.py).
 """
 
 from __future__ import annotations

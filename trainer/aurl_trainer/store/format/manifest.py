@@ -120,7 +120,7 @@ class Head(FormatModel):
     """Of the code that saved it: aurl, torch, python, git commit."""
     metrics: dict[str, float | None]
     extra: Any
-    """What else the training loop needs to go on, as store/plain.py encodes it."""
+    """What else the training loop needs to go on, as store/format/plain.py encodes it."""
     scalars: Any
     """The state's tree with everything but the tensors."""
     packs: tuple[Pack, ...]

@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Patience:
     """At most `attempts` tries and `seconds` from the first to the last answer.
 
-    Before try n+1 it waits a random time up to `first * 2**n` seconds, `longest` at most: many ranks that
+    Before try n+1 it waits a random time up to `first * 2**(n-1)` seconds, `longest` at most: many ranks that
     failed at the same instant do not come back at the same instant.
     """
 

@@ -1,6 +1,6 @@
 """Following the processes' log files: complete new lines, with the name of who wrote them.
 
-Not here: how they look on a terminal (`commands/screen.py`).
+Not here: how they look on a terminal (`commands/local/screen.py`).
 """
 
 from __future__ import annotations
