@@ -191,6 +191,13 @@ def test_a_stranger_is_no_process() -> None:
         (403, "no PriorityClass with name high was found", WaitingReason.REFUSED, False),
         (403, 'pods is forbidden: User "x" cannot create', WaitingReason.REFUSED, False),
         (422, "spec.containers[0].image: Invalid value", WaitingReason.REFUSED, True),
+        (400, 'admission webhook "a.b" denied the request: no', WaitingReason.REFUSED, False),
+        (
+            422,
+            "pods x is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied",
+            WaitingReason.REFUSED,
+            False,
+        ),
     ],
 )
 def test_refusals_say_whether_they_may_change(

@@ -6,6 +6,10 @@ from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenE
 from aurl_operator.core.observed import Refusal, Waiting, WaitingReason
 from aurl_operator.core.plan import Start
 
+_POLICIES = ("admission webhook ", "ValidatingAdmissionPolicy ")
+"""With these words the API server tells what somebody's policy denies, by default as 400 and 422: policies
+change, so it may be allowed later."""
+
 
 def refusal(
     start: Start, error: ApiError, now: float, generation: int | None = None, resume: str | None = None
@@ -27,6 +31,6 @@ def _waiting(error: ApiError) -> Waiting:
             )
         if "is forbidden: User" in words:
             return Waiting(WaitingReason.REFUSED, f"the operator may not do this: {words}")
-    if isinstance(error, InvalidError):
+    if isinstance(error, InvalidError) and not any(policy in words for policy in _POLICIES):
         return Waiting(WaitingReason.REFUSED, words, final=True)
     return Waiting(WaitingReason.REFUSED, words)
