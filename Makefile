@@ -50,7 +50,9 @@ $(VENV)/azurite/node_modules: $(VENV)/.dev
 	npm install --prefix $(VENV)/azurite --no-audit --no-fund --ignore-scripts azurite@3.37.0
 
 test-stores: $(VENV)/.dev  ## the tests of stores, on the servers that the environment names
-	@test -n "$$AWS_ENDPOINT_URL$$STORAGE_EMULATOR_HOST" || { echo "name servers first: docs/stores.md"; exit 1; }
+	@for name in AWS_ENDPOINT_URL STORAGE_EMULATOR_HOST AZURE_STORAGE_CONNECTION_STRING; do \
+	  printenv $$name > /dev/null || { echo "name a server of each kind first, as $$name: docs/stores.md"; exit 1; }; \
+	done
 	AURL_TEST_STORES=given OMP_NUM_THREADS=1 $(BIN)/pytest tests/integration/stores
 
 test-cluster: $(VENV)/.dev  ## API-server tests and the short scenarios, on the cluster of KUBECONFIG
