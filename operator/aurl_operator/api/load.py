@@ -70,6 +70,11 @@ def parse_job(document: Document, overrides: Sequence[str] = ()) -> AurlTraining
     return job
 
 
+_EXPERIMENT_URLS: tuple[Place, ...] = (
+    ("checkpoint", "uri"), ("init_from",), ("data", "source", "midi"), ("data", "source", "labels")
+)  # fmt: skip
+
+
 def _training_problems(document: Document, training: dict[str, Any]) -> list[str]:
     place: Place = ("spec", "training")
     try:
@@ -82,7 +87,7 @@ def _training_problems(document: Document, training: dict[str, Any]) -> list[str
         document.validate(Experiment, experiment, place)
     except ConfigError as error:
         return error.problems
-    return _passwords(document, experiment, place, (("checkpoint", "uri"), ("init_from",)))
+    return _passwords(document, experiment, place, _EXPERIMENT_URLS)
 
 
 def _passwords(document: Document, value: Any, at: Place, fields: Sequence[Place]) -> list[str]:

@@ -133,12 +133,15 @@ def test_each_mistake_is_one_line_with_its_place(old: str, new: str, expected: s
         ("spec.initFrom", "initFrom"),
         ("spec.training.overrides.checkpoint.uri", "training.checkpoint.uri"),
         ("spec.training.overrides.init_from", "training.init_from"),
+        ("spec.training.overrides.data.source.midi", "training.data.source.midi"),
+        ("spec.training.overrides.data.source.labels", "training.data.source.labels"),
     ],
 )
 def test_a_password_in_a_url_is_refused_wherever_it_can_be_written(place: str, setting: str) -> None:
-    (words,) = problems(GOOD, f"{setting}=sftp://me:s3cr3t@host/run")
+    there = ["training.data.source={midi: sftp://me@host/midi}"] if "source" in setting else []
+    (words,) = problems(GOOD, *there, f"{setting}=sftp://me:s3cr3t@host/run")
     assert f": {place}: a password does not belong into a job; use checkpoint.secret" in words
-    assert load(GOOD, f"{setting}=sftp://me@host/run")
+    assert load(GOOD, *there, f"{setting}=sftp://me@host/run")
 
 
 def test_all_problems_are_told_at_once() -> None:
