@@ -44,7 +44,7 @@ LOOKS = (0.01, 1.0)
 
 def shown(uri: str) -> str:
     """`uri`, or a text with some in it, without the user and password that some protocols carry."""
-    return re.sub(r"//[^/@:\s]*:[^/@\s]*@", "//***@", uri)
+    return re.sub(r"//[^/:\s]*:[^/\s]*@", "//***@", uri)
 
 
 class Location:

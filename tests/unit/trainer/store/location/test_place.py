@@ -194,6 +194,9 @@ def test_a_put_that_runs_out_of_space_leaves_nothing(tmp_path: Path) -> None:
 
 def test_urls_are_shown_without_secrets() -> None:
     assert shown("ftp://me:pass@host/x") == "ftp://***@host/x"
+    assert shown("ftp://me:p@ss@host/x@y") == "ftp://***@host/x@y", "a password may hold an @"
+    assert shown("sftp://me@corp:p@:ss@host:22/x") == "sftp://***@host:22/x"
+    assert shown("http://container@host:443/x") == "http://container@host:443/x", "there is no password"
     assert shown("abfs://container@account.dfs.core.windows.net/x").startswith("abfs://container@")
     assert shown("/plain/path") == "/plain/path"
     assert shown("a: s3://b/x\nb: 'sftp://me:pass@h/y'\n") == "a: s3://b/x\nb: 'sftp://***@h/y'\n"
