@@ -115,6 +115,10 @@ def test_a_stream_of_several_blocks_arrives_and_is_read_by_many_threads(uri: str
         file.write(data)
         raise OSError(5, "given up")
     assert place.names("packs") == ["large"], "a stream that failed left something behind"
+    with pytest.raises(CheckpointError, match="given up"), place.writing("packs/large") as file:
+        file.write(bytes(len(data)))
+        raise OSError(5, "given up")
+    assert place.get("packs/large") == data, "a stream that failed took what was there before"
 
 
 def test_many_threads_write_list_and_delete_at_once(uri: str) -> None:

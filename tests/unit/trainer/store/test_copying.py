@@ -14,7 +14,7 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
-from tests.unit.trainer.store.made import open_run, save
+from tests.unit.trainer.store.made import flip, open_run, save
 
 
 @pytest.fixture
@@ -104,6 +104,24 @@ def test_a_damaged_pack_at_the_target_is_replaced(source: tuple[RunStore, Manife
     place.put(path, bytes(manifest.packs[0].bytes))
     assert do(store, manifest, str(tmp_path / "copy")).written == 2
     assert verify(RunStore(place), manifest.checkpoint).good
+
+
+def test_a_copy_that_fails_takes_no_pack_that_others_use(
+    source: tuple[RunStore, Manifest], tmp_path: Path
+) -> None:
+    """The older checkpoint refers to another chunk of the pack than the damaged one."""
+    store, manifest = source
+    url = str(tmp_path / "copy")
+    do(store, manifest, url)
+    target = RunStore(Location(url))
+    path, chunk = manifest.packs[0].path, manifest.tensors["b.noise"].chunks[0]
+    flip(target.location, path, chunk.at)
+    flip(store.location, path, chunk.at + chunk.bytes - 1)
+    before = target.location.get(path)
+    with pytest.raises(DamagedError, match=r"b\.noise in packs/.*its hash does not match"):
+        do(store, manifest, url)
+    assert target.location.get(path) == before, "what else is in the pack was lost"
+    assert target.location.partials("packs") == []
 
 
 def test_where_a_run_saves_nothing_is_copied(source: tuple[RunStore, Manifest], tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def put(path: Path, data: bytes) -> None:
     Of several that write the same name at once, on one machine or on many, the last has it.
     """
     make_folder(path.parent)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -108,10 +108,14 @@ def put(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into; durable when the block ends, gone when it fails."""
+    """A file to write into; durable when the block ends, gone when it fails.
+
+    One that was there before stays as it was until the block has ended well: others may be using it.
+    """
     make_folder(path.parent)
+    made = _partial(path) if path.exists() else path
     try:
-        with path.open("wb") as file:
+        with made.open("wb") as file:
             behind = _Behind(file)
             try:
                 yield cast(BinaryIO, behind)
@@ -120,11 +124,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             behind.check()
             file.flush()
             os.fsync(file.fileno())
+        made.replace(path)
         sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
         raise
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 class _Behind:

@@ -173,7 +173,8 @@ class Location:
         """A file to stream a large object into; durable when the block ends.
 
         It is not atomic: nothing may refer to the object before the block has ended well. What an error
-        leaves behind is removed where that is possible. At most 2 * BLOCK_BYTES of it are held in memory.
+        leaves behind is removed where that is possible; an object that was there before is not, and stays as
+        it was wherever the store replaces objects as a whole. At most 2 * BLOCK_BYTES are held in memory.
         """
         with self._errors("written", name), self._no_bucket(name):
             if self.local:
@@ -182,13 +183,27 @@ class Location:
                 with disk.writing(Path(self.path(name))) as file:
                     yield file
                 return
-            upload = Upload(lambda data: self.put(name, data), lambda: self._stream(name), self._deadline)
+            replaces = False
+
+            def begin() -> Any:
+                nonlocal replaces
+                replaces = self._is_there(name)
+                return self._stream(name)
+
+            upload = Upload(lambda data: self.put(name, data), begin, self._deadline)
             try:
                 yield cast(BinaryIO, upload)
                 upload.finish()
             except BaseException:
-                upload.abandon(lambda: self.fs.rm_file(self.path(name)))
+                upload.abandon(lambda: None if replaces else self.fs.rm_file(self.path(name)))
                 raise
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._ask("info", self.path(name))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _stream(self, name: str) -> Any:
         fs = self.fs if self._given else self._streaming.get()

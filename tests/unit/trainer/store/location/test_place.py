@@ -6,11 +6,14 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location import place as module
+from aurl_trainer.store.location import stream
 from aurl_trainer.store.location.disk import local_path
 from aurl_trainer.store.location.place import Location, shown
 from tests.unit.trainer.store.faulty import FaultyFileSystem
@@ -68,6 +71,40 @@ def test_a_large_object_is_there_after_the_block_and_not_after_a_failed_one(plac
         file.write(b"abc")
         raise OSError(5, "half way")
     assert place.names("packs") == ["p"], "a failed write left its half behind"
+
+
+class WholeFileSystem(MemoryFileSystem):
+    """A store whose streams appear when they are closed, as those of S3 do."""
+
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if "r" in mode:
+            return super()._open(path, mode=mode, **kwargs)
+        file = MemoryFile(self, path)
+        file.close = file.commit
+        return file
+
+
+@pytest.mark.parametrize("kind", ["path", "streams"])
+def test_a_failed_write_leaves_what_was_there_before(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BLOCK_BYTES", 4)  # larger than that is a stream
+    place = Location(str(tmp_path)) if kind == "path" else Location("memory://run", WholeFileSystem())
+    with place.writing("packs/p") as file:
+        file.write(b"what others use")
+    for length in (2, 9):
+        with pytest.raises(CheckpointError, match="half way"), place.writing("packs/p") as file:
+            file.write(bytes(length))
+            assert place.get("packs/p") == b"what others use", "it was gone before the other was whole"
+            raise OSError(5, "half way")
+        assert place.get("packs/p") == b"what others use", "a failed write took what was there before"
+    assert place.names("packs") == ["p"] and place.partials("packs") == []
+    with place.writing("packs/p") as file:
+        file.write(b"something new")
+    assert place.get("packs/p") == b"something new" and place.partials("packs") == []
 
 
 def test_the_probe_writes_and_is_read(place: Location) -> None:
