@@ -150,6 +150,16 @@ class Agents:
         agent = psutil.Process(self.processes[name].pid)
         return [agent, *agent.children(recursive=True)]
 
+    def runs(self, name: str, script: str) -> bool:
+        """Whether a rank of that node lives."""
+        for process in self.tree(name)[1:]:
+            try:
+                if any(part.endswith(script) for part in process.cmdline()):
+                    return True
+            except psutil.Error:
+                continue
+        return False
+
     def survivors(self) -> list[psutil.Process]:
         """Living processes of this test, found by the mark that all of them inherit."""
         found = []

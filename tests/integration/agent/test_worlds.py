@@ -92,6 +92,42 @@ def test_a_notice_to_all_ends_all(agents: Agents) -> None:
     agents.nothing_outlives()
 
 
+def test_a_script_that_ends_well_on_a_notice_has_left_and_not_finished(agents: Agents) -> None:
+    agents.host_store()
+    for name in NODES[:2]:
+        agents.start(name, "1:2", "foreign.py", "60", "--polite")
+    agents.reaches("worker-1", 3, world=2)
+    agents.processes["worker-1"].send_signal(signal.SIGTERM)
+    code, record = agents.ends("worker-1")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log("worker-1")
+    assert record.message == "left after a notice", record.message
+    code, record = agents.ends("worker-0")
+    assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log("worker-0")
+    assert agents.step("worker-0", world=1) == 59, "the rendezvous stays open: the other goes on to the end"
+    agents.nothing_outlives()
+
+
+def test_the_only_node_of_a_script_that_ends_well_on_a_notice_has_left(agents: Agents) -> None:
+    agents.start("worker-0", "1", "foreign.py", "1000", "--polite", procs=2)
+    agents.reaches("worker-0", 3, world=2)
+    agents.processes["worker-0"].send_signal(signal.SIGTERM)
+    code, record = agents.ends("worker-0")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log("worker-0")
+    agents.nothing_outlives()
+
+
+def test_a_notice_before_the_others_have_finished(agents: Agents) -> None:
+    agents.host_store()
+    for name in NODES[:2]:
+        agents.start(name, "2", "foreign.py", "5", "--linger", "worker-1")
+    agents.waits("its ranks have finished", lambda: "finished" in agents.log("worker-0"))
+    agents.waits("its ranks are gone", lambda: not agents.runs("worker-0", "foreign.py"))
+    agents.running("worker-0")
+    agents.processes["worker-0"].send_signal(signal.SIGTERM)
+    code, record = agents.ends("worker-0")
+    assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), "nobody knows how the others end"
+
+
 def test_a_notice_while_waiting_for_others(agents: Agents) -> None:
     agents.host_store()
     agents.start("worker-0", "2", "loop.py", "10")

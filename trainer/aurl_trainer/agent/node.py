@@ -279,15 +279,22 @@ class Node(Ranks):
         return self._failed(replace(end, message=message), cause)
 
     def _finish(self) -> Ending | None:
-        """All own ranks ended well. Their word is enough if they are ours; else all nodes must say so."""
+        """All own ranks ended well. Their word is enough if they are ours; else all nodes must say so.
+
+        A script that knows nothing of Aurl may end so when it is told to leave, in the middle of its work:
+        after a notice it has left.
+        """
         news = self._pulse.news(fresh=True)
+        self.done = any(seen.beat.number > 0 for seen in news.own.values())
+        if not self.done and self._notice.is_set():
+            return self._noticed()
         self._pulse.say(State.DONE, "")
-        if any(seen.beat.number > 0 for seen in news.own.values()):
-            self.done = True
         while not self.done:
             news = self._pulse.news(fresh=True)
-            if news.others_done or self._notice.is_set():
+            if news.others_done:
                 self.done = True
+            elif self._notice.is_set():
+                return self._noticed()
             elif (why := news.trouble or news.superseded) is not None:
                 return self._rejoin(why, 0.0)
             else:

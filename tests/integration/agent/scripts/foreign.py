@@ -1,10 +1,14 @@
-"""Somebody's own torchrun script: plain torch, nothing of Aurl, no handling of anything.
+"""Somebody's own torchrun script: plain torch, nothing of Aurl.
 
-foreign.py FOLDER STEPS [--do NODE_INDEX:STEP:crash ...]
+foreign.py FOLDER STEPS [--do NODE_INDEX:STEP:crash ...] [--linger NODE] [--polite]
+
+--linger: the ranks of that node do not end when they have finished. --polite: on SIGTERM a rank ends well.
 """
 
 import argparse
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +20,10 @@ parser.add_argument("folder", type=Path)
 parser.add_argument("steps", type=int)
 parser.add_argument("--do", action="append", default=[])
 parser.add_argument("--linger")
+parser.add_argument("--polite", action="store_true")
 args = parser.parse_args()
+if args.polite:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 saved = args.folder / "saved.txt"
