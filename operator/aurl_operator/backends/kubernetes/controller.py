@@ -257,12 +257,12 @@ class Controller:
 
     async def _refresh(self, key: Key) -> None:
         """The job has changed behind us: take it as it is now, and look again."""
+        known = self._cache.entries.get(key)
         try:
             job = await self._api.get(paths.job(*key))
         except NotFoundError:
-            entry = self._cache.entries.get(key)
-            if entry is not None:
-                self._cache.drop_job(entry.job)
+            if known is not None:
+                self._cache.drop_job(known.job)
             return
         except ForbiddenError as error:
             await self._denied(key, error)
@@ -271,7 +271,9 @@ class Controller:
             log.warning("%s/%s: %s", *key, error.message, extra={"job": "/".join(key)})
             self._queue.add_at(key, time.monotonic() + AGAIN_SECONDS)
             return
-        self._cache.renew_job(job)
+        if known is not None and self._cache.entries.get(key) is known:
+            # Made anew, maybe, and no watch has told: then this is the job, and the old one is gone.
+            self._cache.put_job(job)
         self._queue.add(key)
 
     async def _denied(self, key: Key, error: ForbiddenError) -> None:

@@ -305,6 +305,26 @@ def test_a_gang_follows_the_fewest_nodes() -> None:
     within(story)
 
 
+def test_a_job_that_was_made_anew_unseen_is_taken_as_it_is_now() -> None:
+    """The watch of jobs is deaf, and what is known cannot be written any more."""
+
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        (old,) = room.server.named("pods")
+        known = room.server.objects.pop(PATH)
+        room.server.put(PATH, {**known, "metadata": {**known["metadata"], "uid": "anew"}, "status": {}})
+        room.lose(old)
+        await room.work()
+        assert room.cache.entries[KEY].uid == "anew", (
+            "expected no second try under the version of the old one"
+        )
+        await room.work()
+        assert room.status().get("memory"), f"expected the new one to be worked, found {room.status()}"
+
+    within(story)
+
+
 def test_a_pod_of_a_deleted_job_in_the_way_is_waited_for() -> None:
     async def story(room: Room) -> None:
         owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "bach", "uid": "before"}
