@@ -2,8 +2,9 @@
 
     kopf run -m aurl_operator.app        or        aurl-operator
 
-At the start the Lease is taken, then everything is listed, then work begins; a start that fails, and losing
-the Lease, end the process at once. Not here: any decision, any call to the API server.
+At the start the Lease is taken, then everything is listed, then work begins; a start that fails, losing the
+Lease, and an error that ends a part of the work, end the process at once: another replica takes over. Not
+here: any decision, any call to the API server.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ async def _begin(memo: kopf.Memo) -> None:
     settings: Settings = memo.get("settings", SETTINGS)
     memo.api = api = await Api.connect(counted=metrics.counted, stop_after=settings.stop_after_calls)
     memo.runtime = runtime = Runtime(
-        api, settings, memo.get("left", ()), lambda: os.kill(os.getpid(), signal.SIGTERM)
+        api,
+        settings,
+        memo.get("left", ()),
+        anew=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        broken=lambda: _end(1),
     )
     memo.servers = await servers(settings, runtime)
     namespace = settings.lease_namespace or os.environ.get("POD_NAMESPACE") or api.namespace

@@ -44,11 +44,13 @@ class Runtime:
         settings: Settings,
         left: Collection[str] = (),
         anew: Callable[[], None] = lambda: None,
+        broken: Callable[[], None] = lambda: None,
     ) -> None:
-        """`left`: namespaces that could not be served; `anew` is called when one of them can be."""
+        """`left`: namespaces that could not be served; `anew` is called when one of them can be. `broken` is
+        called when a part of the work has ended by an error of ours: it must not go on without that part."""
         self.settings = settings
         self._left = tuple(left)
-        self._anew = anew
+        self._anew, self._broken = anew, broken
         self.cache = Cache(NOTICE_TAINTS if settings.notice_taints is None else settings.notice_taints)
         self.queue = Queue(time.monotonic)
         self.working = False
@@ -82,6 +84,8 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(job) for job in (*work, self._poller.run(), self.relist.run(), self._watch())
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         self.working = True
 
     async def stop(self) -> None:
@@ -94,10 +98,13 @@ class Runtime:
 
     def ready(self) -> str | None:
         """None if all is well, else what is not."""
-        if not self.working:
-            return None
-        dead = [task for task in self._tasks if task.done()]
-        return f"{len(dead)} tasks have ended" if dead else self.hearing.trouble()
+        return self.hearing.trouble() if self.working else None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """All of them go on until they are cancelled."""
+        if not task.cancelled() and self.working:
+            log.error("a part of the operator has failed: work stops", exc_info=task.exception())
+            self._broken()
 
     async def _watch(self) -> None:
         """The one timer: gauges, and now and then a look at every job."""
