@@ -109,19 +109,26 @@ def test_only_one_process_may_run_there(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_dead_run_is_waited_for_while_its_guard_sweeps(tmp_path: Path) -> None:
-    """The guard inherits the lock: simulated by a child that holds it a moment longer than its parent."""
+    """The guard inherits the lock: simulated by a child that holds it longer than its parent."""
     path = tmp_path / "run"
     code = f"""
         import subprocess, sys
         from pathlib import Path
         from aurl_operator.backends.local.rundir import RunDir
         run = RunDir.open(Path({str(path)!r}), {IDENTITY!r})
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"], pass_fds=(run.lock,))
+        subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], pass_fds=(run.lock,))
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    reading, writing = os.pipe()
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdin=reading, check=True)
+    os.close(reading)
     assert held(path)
     told: list[str] = []
-    RunDir.open(path, IDENTITY, wait=told.append).close()
+
+    def waits(text: str) -> None:
+        told.append(text)
+        os.close(writing)  # only now the child may end
+
+    RunDir.open(path, IDENTITY, wait=waits).close()
     assert told == ["waiting for the processes of a killed run to end"]
 
 

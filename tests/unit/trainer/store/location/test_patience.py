@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,13 +54,14 @@ def test_a_final_error_is_not_tried_again(error: Exception) -> None:
     assert flaky.calls == 1, f"expected one try, found {flaky.calls}"
 
 
-def test_no_wait_reaches_beyond_the_deadline() -> None:
+def test_no_wait_reaches_beyond_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     flaky = Flaky(99, TimeoutError("slow"))
     patience = Patience(attempts=99, seconds=100.0, first=1000.0, longest=1000.0)
-    began = time.monotonic()
+    # The wait is drawn from 0 to 1000 s: its middle, so that no chance is in it.
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
     with pytest.raises(TimeoutError):
-        patience.within(began + 0.05).persist(flaky)
-    assert flaky.calls == 1, "a wait of up to 1000 s was begun within a deadline of 0.05 s"
+        patience.within(time.monotonic() + 60.0).persist(flaky)
+    assert flaky.calls == 1, "a wait of 500 s was begun within a deadline of 60 s"
 
 
 def test_waits_are_spread_over_the_whole_interval_and_grow() -> None:
