@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
+
+
+def free_port() -> int:
+    """For the metrics of an operator."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 class OperatorProcess:
@@ -41,6 +51,7 @@ class OperatorProcess:
             self._env |= {"AURL_TESTING": "1", "AURL_STOP_AFTER_CALLS": str(stop_after)}
         if kubeconfig is not None:
             self._env["KUBECONFIG"] = str(kubeconfig)
+        self._metrics_port = metrics_port
         self._once = once
         self._restarts = restarts
         self._log = log
@@ -74,6 +85,18 @@ class OperatorProcess:
     @property
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
+
+    def looks(self) -> int:
+        """How many looks at jobs it has finished, by its own count; 0 while it does not answer yet."""
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=5
+            ) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return 0
+        found = re.search(r"^aurl_reconcile_seconds_count ([0-9.]+)$", text, re.MULTILINE)
+        return int(float(found[1])) if found else 0
 
     def _run(self) -> None:
         argv = [str(Path(sys.executable).parent / "aurl-operator")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -16,7 +15,7 @@ from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from tests.integration.apiserver.conftest import kubectl
 from tests.integration.apiserver.kubelet import Kubelet
-from tests.integration.apiserver.operator import OperatorProcess
+from tests.integration.apiserver.operator import OperatorProcess, free_port
 from tests.integration.apiserver.test_operator import eventually, job, status, whole
 
 WRITES = 8
@@ -28,9 +27,7 @@ ROOM = 16 * 2**20
 
 
 def test_writes_from_creation_to_running(namespace: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log", metrics_port=port):
         job(namespace)
         eventually("both nodes run", whole(kubelet, set()))
@@ -48,10 +45,7 @@ def test_writes_from_creation_to_running(namespace: str, tmp_path: Path) -> None
 
 
 def test_a_deleted_job_that_somebody_holds_costs_nothing(namespace: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with OperatorProcess(namespace, tmp_path / "log", metrics_port=port):
+    with OperatorProcess(namespace, tmp_path / "log", metrics_port=free_port()) as operator:
         job(namespace, cleanup={"checkpoints": "Delete"}, checkpoint={"uri": "s3://b/x"})
         eventually("it is taken on", lambda: status(namespace).get("phase"))
         hold = '{"metadata": {"finalizers": ["aurl.dev/checkpoints", "example.org/held"]}}'
@@ -66,20 +60,14 @@ def test_a_deleted_job_that_somebody_holds_costs_nothing(namespace: str, tmp_pat
             ),
         )
         time.sleep(3)
-        before = _looks(port)
+        before = operator.looks()
         time.sleep(5)
-        looks = _looks(port) - before
+        looks = operator.looks() - before
         kubectl(
             "-n", namespace, "patch", "atj", "bach", "--type=merge", "-p", '{"metadata": {"finalizers": []}}'
         )
+    assert before, "expected the operator to count its looks"
     assert looks < 5, f"expected hardly a look in five seconds, found {looks}"
-
-
-def _looks(port: int) -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        found = re.search(r"^aurl_reconcile_seconds_count ([0-9.]+)$", answer.read().decode(), re.MULTILINE)
-    assert found, "expected the operator to count its looks"
-    return int(float(found[1]))
 
 
 def test_events_of_foreign_pods_leave_the_memory_as_it_is(namespace: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from aurl_operator.core.policies.recovery import WINDOW
 from aurl_trainer.contract import ExitCode
 from tests.integration.apiserver.conftest import Namespaces, kubectl
 from tests.integration.apiserver.kubelet import Kubelet, now
-from tests.integration.apiserver.operator import OperatorProcess
+from tests.integration.apiserver.operator import OperatorProcess, free_port
 from tests.integration.apiserver.test_crd import get, manifest
 
 NOWHERE = {"spec": {"schedulerName": "nobody"}}
@@ -196,10 +196,13 @@ def test_a_restart_writes_nothing_when_nothing_has_changed(namespace: str, tmp_p
             eventually("both nodes run", whole(kubelet, set()))
             time.sleep(6)
         before = get(namespace)["metadata"]["resourceVersion"]
-        with OperatorProcess(namespace, tmp_path / "log2"):
-            time.sleep(8)
-        assert get(namespace)["metadata"]["resourceVersion"] == before, "expected no write"
-        assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
+        with OperatorProcess(namespace, tmp_path / "log2", metrics_port=free_port()) as restarted:
+            eventually("the restarted one has listed the job", lambda: "1 jobs listed" in restarted.log)
+            eventually("it has looked at the job", restarted.looks)
+            # What it would write or make after its first look is there within a second (GATHER_SECONDS).
+            time.sleep(5)
+            assert get(namespace)["metadata"]["resourceVersion"] == before, "expected no write"
+            assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
 
 
 @pytest.mark.parametrize(
@@ -229,10 +232,20 @@ def test_a_quota_is_a_named_wait(namespace: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", ["aurl.dev/role", "app.kubernetes.io/managed-by"])
 def test_a_label_that_is_removed_from_a_pod_loses_nothing(namespace: str, tmp_path: Path, label: str) -> None:
-    with Kubelet(namespace) as kubelet, OperatorProcess(namespace, tmp_path / "log"):
+    with (
+        Kubelet(namespace) as kubelet,
+        OperatorProcess(namespace, tmp_path / "log", metrics_port=free_port()) as operator,
+    ):
         job(namespace)
         nodes = eventually("both nodes run", whole(kubelet, set()))
-        kubectl("-n", namespace, "label", "pod", nodes[0]["metadata"]["name"], label + "-")
+        time.sleep(3)  # until it has no reason of its own to look
+        looks = operator.looks()
+        pod = nodes[0]["metadata"]["name"]
+        kubectl("-n", namespace, "label", "pod", pod, label + "-")
+        eventually("it has seen that", lambda: operator.looks() > looks)
+        if label == "app.kubernetes.io/managed-by":
+            shown = ("-n", namespace, "get", "pod", pod, "-o", "jsonpath={.metadata.labels}")
+            eventually("the label is back", lambda: label in kubectl(*shown).stdout)
         time.sleep(3)
         assert status(namespace)["nodes"]["ready"] == 2
         assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
@@ -273,9 +286,14 @@ def test_a_job_whose_pod_was_refused_goes_on_when_it_is_mended(
         eventually("it has failed", lambda: status(namespace).get("phase") == "Failed")
         assert "tolerations" in status(namespace)["message"]
         if order == "resumed, then mended":
-            eventually("it is resumed", lambda: aurl("resume", "bach", "-n", namespace).returncode == 0)
-            time.sleep(1.0)
-            eventually("it failed again", lambda: status(namespace).get("phase") == "Failed")
+            first = status(namespace)["completionTime"]
+            time.sleep(1.1)  # times of a status are whole seconds
+            early = aurl("resume", "bach", "-n", namespace)
+            assert early.returncode == 0, early.stderr
+            eventually(
+                "it failed again", lambda: status(namespace).get("completionTime") not in (None, first)
+            )
+            assert status(namespace)["phase"] == "Failed"
         job(namespace, nodes=ONE)
         done = aurl("resume", "bach", "-n", namespace)
         assert done.returncode == 0, done.stderr
