@@ -64,6 +64,8 @@ class Entry:
     reached_at: float = 0.0
     """When one took a connection last."""
     patched_at: float = 0.0
+    unlisted_asked: bool = False
+    """Living pods of its memory that no list has shown were asked for by name, once."""
     waits_since: float | None = None
     """Since when there is something to write that can wait for more."""
     suspects: dict[str, float] = field(default_factory=dict)

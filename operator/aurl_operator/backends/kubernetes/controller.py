@@ -31,6 +31,7 @@ from aurl_operator.backends.kubernetes.client.errors import (
     ForbiddenError,
     NotFoundError,
 )
+from aurl_operator.backends.kubernetes.listen.by_name import ByName
 from aurl_operator.backends.kubernetes.observe import mounts
 from aurl_operator.backends.kubernetes.observe.look import observed, wakes
 from aurl_operator.backends.kubernetes.observe.progress import DOUBT_SECONDS
@@ -91,6 +92,7 @@ class Controller:
         self._queue = queue
         self._hands = hands
         self._defaults = defaults
+        self._by_name = ByName(api, cache, hands)
 
     async def work(self) -> None:
         """Looks at one key after the other, until cancelled."""
@@ -127,6 +129,7 @@ class Controller:
         self._parse(entry)
         if entry.memory is None and (entry.problem is None or entry.problem.kind == NEWER):
             self._remember(entry)
+        await self._by_name.unlisted(entry)
         if entry.parsed is None or entry.memory is None or entry.problem is not None:
             await self._unusable(entry)
             return None

@@ -39,6 +39,8 @@ class SmallServer:
         """Verbs of HTTP and parts of paths: such a call is carried out, and answered by 500 all the same."""
         self.late: dict[str, list[dict[str, Any]]] = {}
         """Lists by path, as a cache that is behind has them: for whoever asks for any version."""
+        self.asked: list[tuple[str, str]] = []
+        """Verb of HTTP and path of each call."""
         self._version = 0
 
     @contextlib.asynccontextmanager
@@ -70,6 +72,7 @@ class SmallServer:
         return [found for path, found in self.objects.items() if f"/{kind}/" in path]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((request.method, request.path))
         if any(part in request.path for part in self.away):
             return web.json_response({"message": "away"}, status=503)
         if any(part in request.path for part in self.silent):

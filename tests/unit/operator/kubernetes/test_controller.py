@@ -17,6 +17,7 @@ from aurl_operator.backends.kubernetes.act.hands import Hands, Pace
 from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.backends.kubernetes.client.errors import ApiError
 from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS, Controller
 from aurl_operator.core.memory import VERSION
 from aurl_operator.core.names import rfc3339
@@ -301,6 +302,56 @@ def test_a_gang_follows_the_fewest_nodes() -> None:
         await room.look_again()
         (group,) = room.server.named("podgroups")
         assert group["spec"]["minMember"] == 2, f"expected it to follow, found {group['spec']}"
+
+    within(story)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_pod_that_lost_its_label_while_no_operator_ran_lives(
+    away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TRIES", 1)
+    monkeypatch.setattr(controller, "GATHER_SECONDS", 0.0)
+
+    async def story(room: Room) -> None:
+        room.job()
+        for _ in range(2):
+            await room.look()
+        (pod,) = room.server.named("pods")
+        path, uid = room.path(pod), pod["metadata"]["uid"]
+        assert uid in json.loads(room.status()["memory"])["live"]
+        labels = {k: v for k, v in pod["metadata"]["labels"].items() if k != names.MANAGED_BY}
+        room.server.put(path, {**pod, "metadata": {**pod["metadata"], "labels": labels}})
+        room.forget()
+        if away:
+            room.server.away = (path,)
+            with pytest.raises(ApiError):
+                await room.look()
+            room.server.away = ()
+        await room.look()
+        assert [p["metadata"]["uid"] for p in room.server.named("pods")] == [uid], "it lives: no other starts"
+        assert uid in room.cache.entries[KEY].pods
+        assert room.server.objects[path]["metadata"]["labels"][names.MANAGED_BY] == names.MANAGER
+        assert not room.status().get("restarts")
+        before = len(room.server.asked)
+        await room.look()
+        assert len(room.server.asked) == before, "expected one that is known to be asked for no more"
+
+    within(story)
+
+
+def test_a_pod_that_went_while_no_operator_ran_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "GATHER_SECONDS", 0.0)
+
+    async def story(room: Room) -> None:
+        room.job()
+        for _ in range(2):
+            await room.look()
+        (pod,) = room.server.named("pods")
+        del room.server.objects[room.path(pod)]
+        room.forget()
+        await room.look()
+        assert room.status()["restarts"] == {"deleted": 1}
 
     within(story)
 

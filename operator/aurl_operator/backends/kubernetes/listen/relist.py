@@ -22,6 +22,7 @@ from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ApiError, ForbiddenError, NotFoundError
+from aurl_operator.backends.kubernetes.listen.by_name import ByName
 from aurl_operator.backends.kubernetes.listen.hearing import JOBS, PODS, Hearing
 from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.queue import Key, Queue
@@ -85,7 +86,7 @@ class Relist:
         self._api = api
         self._cache = cache
         self._queue = queue
-        self._hands = hands
+        self._by_name = ByName(api, cache, hands)
         self._namespaces = tuple(namespaces)
         self._hearing = hearing
         self._soon = asyncio.Event()
@@ -164,7 +165,7 @@ class Relist:
         return key if news else None
 
     async def _pod(self, pod: Json) -> Key | None:
-        now = await self._seen(pod)
+        now = await self._by_name.seen(pod)
         if now is None:
             return self._cache.drop_pod(pod, time.time()) if self._cache.holds_pod(pod) else None
         return self._cache.put_pod({"kind": "Pod", **now})
@@ -177,44 +178,14 @@ class Relist:
         if pod["metadata"].get("deletionTimestamp") is not None or job_name(pod) is None:
             return True
         try:
-            return await self._seen(pod) is None
+            return await self._by_name.seen(pod) is None
         except ApiError as error:
             if isinstance(error, ForbiddenError):
-                await self._denied(pod, error)
+                await self._by_name.denied(pod, error)
             else:
                 log.warning("pod %s left the watch: %s", pod["metadata"]["name"], error.message)
             self._soon.set()
             return False
-
-    async def _seen(self, pod: Json) -> Json | None:
-        """The pod as it is now, with its label if we may give it back; None: it is gone. Raises ApiError."""
-        metadata = pod["metadata"]
-        path = paths.pod(metadata["namespace"], metadata["name"])
-        labels = {names.MANAGED_BY: names.MANAGER}
-        try:
-            now = await self._api.get(path)
-            if _uid(now) != _uid(pod):
-                return None
-            if labels.items() <= (now["metadata"].get("labels") or {}).items():
-                return now
-            version = now["metadata"]["resourceVersion"]
-            try:
-                return await self._api.merge(
-                    path, {"metadata": {"resourceVersion": version, "labels": labels}}
-                )
-            except ForbiddenError as error:
-                await self._denied(pod, error)
-                return now
-        except NotFoundError:
-            return None
-
-    async def _denied(self, pod: Json, error: ForbiddenError) -> None:
-        metadata = pod["metadata"]
-        entry = self._cache.entries.get((metadata["namespace"], job_name(pod) or ""))
-        if entry is None:
-            log.warning("pod %s left the watch: %s", metadata["name"], error.message)
-        else:
-            await self._hands.denied(entry, error)
 
 
 def _uid(item: Mapping[str, Any]) -> str:
