@@ -19,6 +19,7 @@ from aurl_trainer.contract import (
     Noted,
     Phase,
     Progress,
+    RankDone,
     RankFailure,
     RecordError,
     Termination,
@@ -35,12 +36,19 @@ NOTED = Noted(id="damaged/v1", cause="checkpoint-damaged", at=2.0, message="m", 
         PROGRESS,
         Termination(cause="crash", message="boom", exit_code=1, at=2.0, rank=1, step=3, traceback="t"),
         LedgerEntry(kind="incident", at=3.0, id="i1", cause="hang", nodes=["worker-0"], uids=["u"]),
+        Termination(
+            cause="succeeded", message="m", exit_code=0, at=2.0, durable_step=9, durable_name="v3-s9"
+        ),
         RankFailure(cause="final-error", message="m", traceback="", at=1.0, rank=0),
+        RankDone(),
+        RankDone(durable_step=9, durable_name="v3-s9"),
         NOTED,
         dataclasses.replace(PROGRESS, noted=[NOTED], last_durable_name="v1"),
     ],
 )
-def test_round_trip(record: Progress | Termination | LedgerEntry | RankFailure | Noted) -> None:
+def test_round_trip(
+    record: Progress | Termination | LedgerEntry | RankFailure | RankDone | Noted,
+) -> None:
     assert type(record).from_json(record.to_json()) == record
 
 

@@ -285,7 +285,8 @@ class Termination(_Record):
 
     `rank` is the first failing rank (None: the agent itself); `at` is seconds since the epoch. `exit_code` is
     that rank's own, as a job's rules mean it, or what its error asks `aurl run` to exit with (4: the data);
-    without a rank it is the agent's.
+    without a rank it is the agent's. `durable_step` and `durable_name` are those of the newest checkpoint at
+    an end that was good, as its ranks said.
     """
 
     cause: str
@@ -295,6 +296,8 @@ class Termination(_Record):
     rank: int | None = None
     step: int | None = None
     traceback: str | None = None
+    durable_step: int | None = None
+    durable_name: str | None = None
 
     def __post_init__(self) -> None:
         Cause(self.cause)
@@ -409,6 +412,17 @@ class RankFailure(_Record):
 
     def __post_init__(self) -> None:
         Cause(self.cause)
+
+
+@dataclass(frozen=True)
+class RankDone(_Record):
+    """What a rank that ended well leaves in the file that TORCHELASTIC_ERROR_FILE + '.done' names.
+
+    `durable_step` and `durable_name` are those of its run's newest checkpoint; None: it has none.
+    """
+
+    durable_step: int | None = None
+    durable_name: str | None = None
 
 
 @dataclass(frozen=True)

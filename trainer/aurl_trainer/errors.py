@@ -6,6 +6,7 @@
     ├── CheckpointError     a checkpoint or its location cannot be used
     │   ├── DamagedError    an object is not what its manifest says
     │   ├── UnavailableError the store does not answer; later it may
+    │   ├── UnsavedError    the last step could not be saved: the run is not over
     │   └── FencedError     a later generation has taken over: this one may not write
     │       └── GoneError   the place was deleted under this run
     ├── QueryError          a condition or an order on the command line is not understood
@@ -56,6 +57,10 @@ class DamagedError(CheckpointError):
 
 class UnavailableError(CheckpointError):
     """The store failed or did not answer for as long as was allowed. The same may succeed later."""
+
+
+class UnsavedError(CheckpointError):
+    """The last step could not be saved: the run is not over, a restart makes it again from the newest."""
 
 
 class FencedError(CheckpointError):

@@ -145,15 +145,18 @@ def status_of(s: Situation) -> JobStatus:
     outcome = memory.outcome
     progress = s.observed.progress
     ratio = goodput(s)
-    # Nodes end too soon after the last step to be asked again; ending well means that it was made and saved.
+    # Nodes end too soon after the last step to be asked again; ending well means that it was made.
     finished = memory.phase is JobPhase.SUCCEEDED
+    # What is durable at a place of the job's own is what its ranks have said, here as everywhere.
+    untold = finished and progress is not None and s.spec.checkpoint.uri is None
+    saved = progress.total_steps if untold and progress else memory.saved_step
     return JobStatus(
         phase=memory.phase,
         message=_message(s, memory.phase)[:1024],
         conditions=list(memory.conditions),
         nodes=NodesStatus(desired=s.spec.nodes.max, ready=s.ready),
         progress=_progress(progress, finished) if progress else None,
-        checkpoint=_checkpoint(memory, progress.total_steps if finished and progress else memory.saved_step),
+        checkpoint=_checkpoint(memory, saved),
         restarts=dict(memory.restarts),
         incidents=[_incident(i, memory.unnamed.get(i.id)) for i in memory.incidents[-recovery.KEPT :]],
         goodput=Goodput(

@@ -30,6 +30,7 @@ def test_one_node_needs_no_store(agents: Agents) -> None:
     agents.start("worker-0", "1", "loop.py", "15", procs=2)
     code, record = agents.ends("worker-0")
     assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log("worker-0")
+    assert record.durable_name == f"step-{record.durable_step}", "expected what its rank made durable"
     assert agents.step("worker-0", world=2) == 14, "both ranks are of one world"
     agents.nothing_outlives()
 

@@ -34,7 +34,7 @@ from torch.distributed import DistNetworkError, DistStoreError
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from aurl_trainer.agent.beats import AwakeClock
-from aurl_trainer.agent.blame import ALL_WELL, BARRED, Ending, agent_failed, ending, last_line
+from aurl_trainer.agent.blame import BARRED, Ending, agent_failed, ending, last_line
 from aurl_trainer.agent.board import listen
 from aurl_trainer.agent.launch import make_node, read_launch
 from aurl_trainer.agent.node import Node, say
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
                 continue
             why = pulse.lost or f"no answer for {silent:.0f} s"
             lost = ending(Cause.STORE_LOST, f"the store for rendezvous and beats is lost: {why}")
-            verdict = ending(Cause.SUCCEEDED, ALL_WELL) if node.done else lost
+            verdict = node.done or lost
     if verdict is not None and nodes:
         with contextlib.suppress(Exception):
             nodes[0].clear()

@@ -14,11 +14,19 @@ import signal
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from aurl_trainer.contract import TRACEBACK_BYTES, Cause, ExitCode, RankFailure, RecordError, Termination
+from aurl_trainer.contract import (
+    TRACEBACK_BYTES,
+    Cause,
+    ExitCode,
+    RankDone,
+    RankFailure,
+    RecordError,
+    Termination,
+)
 
 _PEERS_FAULT = re.compile(
     r"connection (closed|reset) by peer|broken pipe|connection refused|no route to host|socket closed"
@@ -163,11 +171,23 @@ class Ending:
     traceback: str | None = None
     rank_code: int | None = None
     """The failing rank's exit code, or what its error asked for: rules by exit code mean this one."""
+    done: RankDone | None = None
+    """What ranks that ended well have said."""
 
     def record(self) -> Termination:
         """The record for the termination log."""
         code = self.code if self.rank_code is None else self.rank_code
-        return Termination(self.cause, self.message, code, time.time(), self.rank, self.step, self.traceback)
+        return Termination(
+            self.cause,
+            self.message,
+            code,
+            time.time(),
+            self.rank,
+            self.step,
+            self.traceback,
+            self.done.durable_step if self.done else None,
+            self.done.durable_name if self.done else None,
+        )
 
 
 ALL_WELL = "all ranks ended well"
@@ -190,6 +210,16 @@ def ending(cause: Cause, message: str, end: RankEnd | None = None) -> Ending:
         return Ending(cause, code, message)
     rank_code = end.asked or (end.code if end.code > 0 else None)
     return Ending(cause, code, message, end.rank, end.step, end.text.strip() or None, rank_code)
+
+
+def all_well(error_files: Iterable[str]) -> Ending:
+    """The ending when all ranks of the node, which these files are of, ended well."""
+    for file in error_files:
+        with contextlib.suppress(OSError, RecordError):
+            return replace(
+                ending(Cause.SUCCEEDED, ALL_WELL), done=RankDone.from_json(Path(f"{file}.done").read_bytes())
+            )
+    return ending(Cause.SUCCEEDED, ALL_WELL)
 
 
 def agent_failed(error: BaseException) -> Ending:

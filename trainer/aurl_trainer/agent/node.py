@@ -30,12 +30,12 @@ from torch.distributed.elastic.rendezvous.api import (
 
 from aurl_trainer.agent.beats import PEER_TIMEOUT, State, hang_limits, missing
 from aurl_trainer.agent.blame import (
-    ALL_WELL,
     BARRED,
     Ending,
     Fault,
     RankEnd,
     agent_failed,
+    all_well,
     ending,
     how_it_ended,
     last_line,
@@ -109,7 +109,7 @@ class Node(Ranks):
         self._formed_at = 0.0
         self._members: frozenset[str] = frozenset()
         self._quarrel = Quarrel()
-        self.done = False
+        self.done: Ending | None = None
         """All own ranks ended well and that was the end of the run: nothing may spoil it any more."""
 
     def run(self, role: str = "") -> RunResult:
@@ -144,8 +144,8 @@ class Node(Ranks):
         except (RendezvousClosedError, RendezvousGracefulExitError):
             return self._closed()
         except (RendezvousConnectionError, DistNetworkError) as error:
-            if self.done:
-                return ending(Cause.SUCCEEDED, ALL_WELL)
+            if self.done is not None:
+                return self.done
             return ending(Cause.STORE_LOST, f"the store does not answer: {last_line(str(error))}")
         except BaseException as error:
             return agent_failed(error)
@@ -284,22 +284,24 @@ class Node(Ranks):
         A script that knows nothing of Aurl may end so when it is told to leave, in the middle of its work:
         after a notice it has left.
         """
+        well = all_well(self._context.error_files.values())
         news = self._pulse.news(fresh=True)
-        self.done = any(seen.beat.number > 0 for seen in news.own.values())
-        if not self.done and self._notice.is_set():
+        if any(seen.beat.number > 0 for seen in news.own.values()):
+            self.done = well
+        if self.done is None and self._notice.is_set():
             return self._noticed()
         self._pulse.say(State.DONE, "")
-        while not self.done:
+        while self.done is None:
             news = self._pulse.news(fresh=True)
             if news.others_done:
-                self.done = True
+                self.done = well
             elif self._notice.is_set():
                 return self._noticed()
             elif (why := news.trouble or news.superseded) is not None:
                 return self._rejoin(why, 0.0)
             else:
                 time.sleep(self._worker_group.spec.monitor_interval)
-        return ending(Cause.SUCCEEDED, ALL_WELL)
+        return self.done
 
     def _hung(self, news: News) -> Ending | None:
         """A rank of this node that lives but does not beat: frozen, or C code holds the interpreter."""

@@ -28,9 +28,10 @@ from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.randomness import make_deterministic, seed_all
 from aurl_trainer.engine.resume.past import Past, read_past, surroundings
 from aurl_trainer.engine.runtime import Music, Runtime
+from aurl_trainer.engine.survival.exits import leave_done
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.engine.survival.preemption import Notice
-from aurl_trainer.engine.trainer import AdvancedTrainer
+from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from aurl_trainer.monitor.progress import ProgressServer
@@ -134,7 +135,8 @@ def train(config: str | None, beats: Heartbeat) -> None:
         },
     )
     with uploads or contextlib.nullcontext():
-        _fit(trainer, experiment, records, world, training, validation, prepared)
+        outcome = _fit(trainer, experiment, records, world, training, validation, prepared)
+    leave_done(outcome.durable, outcome.durable_name)
     # Only here: after any other end the run may go on, and nobody else shall begin in between.
     checkpointer.close()
     server.close()
@@ -170,7 +172,7 @@ def _fit(
     training: LazyMidiDataset,
     validation: LazyMidiDataset,
     prepared: PreparedData,
-) -> None:
+) -> Outcome:
     """Train to the end, then measure what the result is worth."""
     outcome = trainer.configure(experiment).fit()
     if world.rank == 0 and outcome.evaluation is not None:
@@ -184,3 +186,4 @@ def _fit(
         )
     records[0].write("end", step=outcome.step, reason="finished")
     world.barrier()
+    return outcome

@@ -1,31 +1,39 @@
 """When the loop saves, what it waits for, and what is told of it: records, incidents, the last durable step.
 
-A failed save is an incident; training goes on with the older checkpoint. One that is left out by rule, or
-given up for a later one, is none. Every method is called by all ranks at the same point. Not here: what a
-checkpoint holds (state/), how it is saved (checkpoint/saving/), what is decided at a notice
-(survival/last_save.py).
+A failed save is an incident; training goes on with the older checkpoint. That of the last step is tried
+again, since the run is not over without it. One that is left out by rule, or given up for a later one, is no
+incident. Every method is called by all ranks at the same point. Not here: what a checkpoint holds (state/),
+how it is saved (checkpoint/saving/), what is decided at a notice (survival/last_save.py).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from aurl_trainer.checkpoint.saving.outcomes import Saved
-from aurl_trainer.checkpoint.saving.saver import Saver
+from aurl_trainer.checkpoint.saving.saver import MEET, Saver
 from aurl_trainer.contract import Cause, Phase
 from aurl_trainer.engine.reporting.incidents import Note
 from aurl_trainer.engine.runtime import Records, Runtime
 from aurl_trainer.engine.state.position import Position
 from aurl_trainer.engine.state.run_state import RunState
 from aurl_trainer.engine.survival.last_save import LastSave, lacks, last_save
-from aurl_trainer.errors import CheckpointError, FencedError
+from aurl_trainer.engine.survival.preemption import Decision, decide
+from aurl_trainer.errors import CheckpointError, FencedError, UnsavedError
 
 SIGNALS = 7
 """How many numbers `signals` are."""
 TIDY_SECONDS = 10.0
 """How long retention may hold up ranks that leave."""
+LAST_PAUSES = (2.0, 5.0, 10.0, 20.0, 40.0, *([60.0] * 5))
+"""Seconds before each further try to save the last step."""
+LAST_SECONDS = 600.0
+"""How long all these tries may take together; less than any hang limit that is not set."""
+NOTICED_PAUSE = 2.0
+"""The longest pause when a node is under notice."""
 
 
 class Saves:
@@ -49,6 +57,8 @@ class Saves:
         self._busy = busy
         self._enter = enter
         self._note = note
+        self._steps = state.experiment.engine.steps
+        self._why = ""
         self._stalled = 0.0
         self._told_memory = False
 
@@ -94,19 +104,23 @@ class Saves:
             size = f"{saver.staging_bytes / 1e6:,.1f} MB of {'pinned ' if saver.pinned else ''}host memory"
             self._say(f"saves are copied into {size} on this rank, and no more than that at any time")
 
-    def wait(self, position: Position, *, hurried: bool = False) -> None:
-        """Waits until the save under way is durable or has failed; `hurried`: or there is no time left."""
+    def wait(self, position: Position, *, hurried: bool = False, until: float = math.inf) -> None:
+        """Waits until the save under way is durable or has failed.
+
+        It fails when there is no time left: by time.monotonic() `until`, or, `hurried`, after a notice.
+        """
         saver = self._saver
         if saver is None or saver.under_way is None:
             return
         notice = self._runtime.notice
         began, step = time.perf_counter(), saver.under_way
 
+        def left() -> float:
+            return min(notice.left if hurried else math.inf, until - time.monotonic())
+
         def finish() -> Saved | None:
             try:
-                if hurried:
-                    return saver.finish(lambda: self._alive(position), lambda: notice.left)
-                return saver.finish(lambda: self._alive(position))
+                return saver.finish(lambda: self._alive(position), left)
             finally:
                 self._stalled += time.perf_counter() - began
 
@@ -132,13 +146,56 @@ class Saves:
             self.wait(position, hurried=True)
         saver.tidy(max(0.0, min(TIDY_SECONDS, self._runtime.notice.left)))
 
-    def finish(self, position: Position) -> None:
-        """Waits for the last save and what follows it, at the end of the run."""
-        if self._saver is not None:
-            if self._saver.under_way is not None:
+    def finish(self, position: Position) -> Decision:
+        """Waits at the end of the run until its last step is durable, and for what follows that save.
+
+        A save of it that fails is tried again. Anything but GO_ON: it is not, and a notice leaves no time.
+        Raises UnsavedError when it cannot be saved.
+        """
+        saver, decision = self._saver, Decision.GO_ON
+        if saver is not None:
+            if saver.under_way is not None:
                 self._enter(position, Phase.SAVE)
             self.wait(position)
-            self._saver.tidy()
+            if self.durable != position.step:
+                decision = self._insist(position)
+            saver.tidy(math.inf if decision is Decision.GO_ON else TIDY_SECONDS)
+        return decision
+
+    def _insist(self, position: Position) -> Decision:
+        self._enter(position, Phase.SAVE)
+        began = time.monotonic()
+        until = began + LAST_SECONDS
+        for pause in LAST_PAUSES:
+            late, decision = self._pause(position, pause, until)
+            if decision is not Decision.GO_ON:
+                return decision
+            if late:
+                break
+            self.save(position, must=True)
+            self.wait(position, hurried=True, until=until)
+            if self.durable == position.step:
+                return Decision.GO_ON
+        newest = "there is no checkpoint" if self.durable is None else f"the newest is of step {self.durable}"
+        raise UnsavedError(
+            f"the last step, {position.step}, could not be saved, tried for "
+            f"{time.monotonic() - began:.0f} s; {newest}: {self._why}"
+        )
+
+    def _pause(self, position: Position, seconds: float, until: float) -> tuple[bool, Decision]:
+        """All ranks wait so long, or until one of them is late; then also what a notice asks of this one."""
+        began, notice = time.monotonic(), self._runtime.notice
+        while True:
+            self._alive(position)
+            now = time.monotonic()
+            mine = (now < began + seconds, now >= until, notice.given, notice.left <= 0)
+            resting, late, notices, over = self._runtime.world.sum([[float(one)] for one in mine])
+            if over:
+                return True, decide(notice.given, notices, 0.0)
+            if late or not resting:
+                return late > 0, Decision.GO_ON
+            seconds = min(seconds, NOTICED_PAUSE) if notices else seconds
+            time.sleep(min(MEET, seconds))
 
     def _give_up(self, saver: Saver, step: int, position: Position) -> None:
         why = f"given up for the save of step {position.step}, which is the last"
@@ -187,11 +244,13 @@ class Saves:
             )
 
     def _failed(self, step: int, error: CheckpointError) -> None:
+        self._why = str(error)
         if self._runtime.world.rank == 0:
             self._records.write(
                 "save", step=step, seconds=self._stalled, bytes=0, ok=False, message=str(error)
             )
-            self._say(f"warning: step {step} was not saved: {error}; training goes on")
+            then = "training goes on" if step < self._steps else "it is tried again before the run ends"
+            self._say(f"warning: step {step} was not saved: {error}; {then}")
         self._note(
             f"save-failed/{self._state.generation}/{step}",
             Cause.SAVE_FAILED,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import nn
@@ -43,10 +43,15 @@ from aurl_trainer.losses.framework import ComprehensiveLossFramework
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its last step and the NLL over all held-out samples (None: none were given)."""
+    """A finished run: its last step and the NLL over all held-out samples (None: none were given).
+
+    `durable` is the step of its newest checkpoint, None without a place for any.
+    """
 
     step: int
     evaluation: Evaluation | None
+    durable: int | None = None
+    durable_name: str | None = None
 
 
 class AdvancedTrainer:
@@ -224,7 +229,7 @@ class AdvancedTrainer:
         self._tell.evaluated(step, result, time.perf_counter() - began)
         return result
 
-    def _leave(self, decision: Decision, step: int) -> None:
+    def _leave(self, decision: Decision, step: int) -> NoReturn:
         leaving = decision is Decision.SAVE_AND_LEAVE
         reason = "preemption notice" if leaving else "the world changes"
         self._tell.left(step, reason)
@@ -254,10 +259,12 @@ class AdvancedTrainer:
             evaluation = self._validate(position, None)
         self._write(position, music or self._sample(position)[1])
         # The last save has gone on beside all that; without it the run is not over.
-        self._saves.finish(position)
+        decision = self._saves.finish(position)
+        if decision is not Decision.GO_ON:
+            self._leave(decision, position.step)
         self._tell.enter(position, Phase.END)
         self._runtime.world.barrier()
-        return Outcome(position.step, evaluation)
+        return Outcome(position.step, evaluation, self._saves.durable, self._saves.durable_name)
 
 
 def _due(every: int, step: int) -> bool:

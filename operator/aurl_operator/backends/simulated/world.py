@@ -345,7 +345,15 @@ class World:
             self.next_step_at = None
             for uid in self.members:
                 process = self.processes[uid]
-                process.end, process.state = End(self.now, exit_code=0), State.ENDED
+                well = Termination(
+                    cause=Cause.SUCCEEDED,
+                    message="all ranks ended well",
+                    exit_code=ExitCode.OK,
+                    at=self.now,
+                    durable_step=self.durable,
+                    durable_name=f"step-{self.durable}",
+                )
+                process.end, process.state = End(self.now, exit_code=0, termination=well), State.ENDED
                 self.ended[uid] = process.end
             self.members = ()
 

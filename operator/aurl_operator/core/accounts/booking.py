@@ -41,6 +41,9 @@ class Ended:
     traceback: str | None = None
     step: int | None = None
     exit_code: int | None = None
+    durable_step: int | None = None
+    """Of the newest checkpoint, as it said when it ended well."""
+    durable_name: str | None = None
 
 
 def book(situation: Situation) -> tuple[Situation, tuple[Ended, ...]]:
@@ -153,6 +156,8 @@ def _ended(s: Situation, process: Process, known: Live) -> Ended:
         traceback=record.traceback if record else None,
         step=record.step if record else None,
         exit_code=record.exit_code if record else end.exit_code,
+        durable_step=record.durable_step if record else None,
+        durable_name=record.durable_name if record else None,
     )
 
 

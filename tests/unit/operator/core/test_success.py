@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from aurl_operator.api.status import JobPhase
 from aurl_operator.core.observed import End
-from aurl_trainer.contract import Cause, ExitCode
+from aurl_trainer.contract import Cause, ExitCode, Termination
 from tests.unit.operator.core.scene import Desk, died, killed, make_job, progress
 
 
@@ -90,3 +90,27 @@ def test_an_incident_in_the_last_steps_is_over_when_the_job_succeeds() -> None:
     plan = desk.look(1.0)
     (over,) = [e for e in plan.ledger if e.kind == "recovered"]
     assert over.lost_seconds is not None and over.lost_seconds > 5
+
+
+def test_the_status_of_a_job_that_succeeded_names_what_is_durable_and_not_what_should_be() -> None:
+    place = {"checkpoint": {"uri": "s3://bucket/bach"}}
+    desk = Desk(make_job(**place))
+    desk.running()
+    desk.progress = progress(desk.now, 999, durable=900, last_durable_name="v9", world=1)
+    desk.look(1.0)
+    done(desk, "worker-0-0")
+    plan = desk.look(1.0)
+    kept = plan.status.checkpoint
+    assert plan.status.phase is JobPhase.SUCCEEDED
+    assert (kept.last_durable_step, kept.last_durable_name) == (900, "v9"), (
+        "nobody has said that more is safe"
+    )
+
+    desk = Desk(make_job(**place))
+    desk.running()
+    desk.progress = progress(desk.now, 999, durable=900, last_durable_name="v9", world=1)
+    desk.look(1.0)
+    told = Termination(Cause.SUCCEEDED, "well", 0, desk.now, durable_step=1000, durable_name="v10")
+    desk.end("worker-0-0", End(desk.now, exit_code=0, termination=told))
+    kept = desk.look(1.0).status.checkpoint
+    assert (kept.last_durable_step, kept.last_durable_name) == (1000, "v10"), "its ranks have said so"

@@ -18,9 +18,17 @@ from typing import NoReturn
 import torch
 
 from aurl_trainer.agent.blame import peers_fault
-from aurl_trainer.contract import Cause, Env, ExitCode, RankFailure
+from aurl_trainer.contract import Cause, Env, ExitCode, RankDone, RankFailure
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
-from aurl_trainer.errors import AurlTrainerError, CheckpointError, FencedError, GoneError, LeaveError
+from aurl_trainer.errors import (
+    AurlTrainerError,
+    CheckpointError,
+    FencedError,
+    GoneError,
+    LeaveError,
+    UnavailableError,
+    UnsavedError,
+)
 
 PEER_EVIDENCE_SECONDS = 15.0
 """How long after a failed collective to look for a peer that is missing or has failed."""
@@ -78,14 +86,15 @@ def _failed(error: BaseException, beats: Heartbeat) -> ExitCode:
 def classify(error: BaseException, *, first_start: bool) -> tuple[Cause, ExitCode]:
     """What kind of end `error` is.
 
-    An error that names its own exit code is final: the same input fails again. Only a checkpoint location
-    that worked before may come back, so there it is a crash, with the crash's budget and back-off; unless it
-    was deleted, when a restart would begin anew in silence.
+    An error that names its own exit code is final: the same input fails again. But a store that does not
+    answer, and a checkpoint location that worked before, may come back: that is a crash, with the crash's
+    budget and back-off; unless the location was deleted, when a restart would begin anew in silence.
     """
     device = isinstance(error, RuntimeError) and _DEVICE_MEMORY.search(str(error)) is not None
     if device or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Cause.OUT_OF_MEMORY, ExitCode.OUT_OF_MEMORY
-    if isinstance(error, CheckpointError) and not isinstance(error, GoneError) and not first_start:
+    passes = isinstance(error, UnavailableError | UnsavedError) or not first_start
+    if isinstance(error, CheckpointError) and not isinstance(error, GoneError) and passes:
         return Cause.CRASH, ExitCode.CRASH
     if isinstance(error, AurlTrainerError) and error.exit_code is not ExitCode.CRASH:
         return Cause.FINAL_ERROR, ExitCode.FINAL
@@ -102,6 +111,14 @@ def _leave_record(cause: Cause, message: str, text: str, asked: ExitCode | None)
     )
     with contextlib.suppress(OSError):
         Path(error_file + ".aurl").write_text(record.to_json())
+
+
+def leave_done(durable_step: int | None, durable_name: str | None) -> None:
+    """After the last step: what the run has made durable, for the agent to tell."""
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if error_file:
+        with contextlib.suppress(OSError):
+            Path(error_file + ".done").write_text(RankDone(durable_step, durable_name).to_json())
 
 
 def _first_start() -> bool:

@@ -1,0 +1,110 @@
+"""The save of the last step, without which a run is not over: tried again, for some time, then an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
+from aurl_trainer.engine import saves
+from aurl_trainer.engine.survival.exits import classify
+from aurl_trainer.engine.survival.preemption import Notice
+from aurl_trainer.errors import LeaveError, UnsavedError
+from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.run_store import RunStore
+from tests.unit.trainer.engine.runs import STEPS, Watch, run
+from tests.unit.trainer.store.faulty import FaultyFileSystem
+
+LAST = f"s{STEPS:08d}"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(saves, "LAST_PAUSES", (0.0, 0.0, 0.0))
+    FaultyFileSystem.clear()
+    yield
+    FaultyFileSystem.clear()
+    torch.use_deterministic_algorithms(False)
+
+
+def refuse(times: float, at: str = LAST) -> None:
+    """So many saves of what `at` names are refused: the first write of each."""
+    left = [times]
+
+    def fault(number: int, kind: str, path: str) -> None:
+        if kind in ("put", "create", "write") and at in path and left[0] > 0:
+            left[0] -= 1
+            raise PermissionError(13, "Permission denied")
+
+    FaultyFileSystem.reset(fault)
+
+
+def test_a_last_save_that_fails_is_tried_again_and_the_run_ends_well() -> None:
+    refuse(2)
+    watch = Watch()
+    outcome, _ = run("faulty://again", watch)
+    assert outcome.durable == STEPS, f"expected the last step to be saved, found {outcome.durable}"
+    assert RunStore(Location("faulty://again")).valid()[-1].step == STEPS
+    assert watch.progress[-1].last_durable_step == STEPS
+    told = [n.step for n in watch.progress[-1].noted if n.cause == Cause.SAVE_FAILED]
+    assert told == [STEPS], f"expected one incident for all tries, found {told}"
+    assert any(f"step {STEPS} was not saved" in line and "tried again" in line for line in watch.said)
+
+
+def test_a_run_whose_last_step_cannot_be_saved_does_not_end_well_and_says_why() -> None:
+    refuse(math.inf)
+    watch = Watch()
+    with pytest.raises(UnsavedError, match=f"the last step, {STEPS}, could not be saved") as error:
+        run("faulty://never", watch)
+    assert "the newest is of step 9: " in str(error.value) and "Permission denied" in str(error.value)
+    tries = [r for r in watch.of("save") if r["step"] == STEPS]
+    assert [r["ok"] for r in tries] == [False] * 4, "expected the save and three more tries"
+    for first_start in (True, False):
+        found = classify(error.value, first_start=first_start)
+        assert found == (Cause.CRASH, ExitCode.CRASH), "a restart may save it: charged, and not final"
+    FaultyFileSystem.reset()
+    outcome, _ = run("faulty://never", Watch())
+    assert outcome.durable == STEPS, "a restart goes on from the newest checkpoint and saves the last step"
+
+
+def test_a_run_that_was_never_saved_says_so() -> None:
+    refuse(math.inf, "packs/")
+    with pytest.raises(UnsavedError, match="there is no checkpoint: "):
+        run("faulty://nothing", Watch())
+
+
+def test_all_tries_have_one_time_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saves, "LAST_SECONDS", 0.0)
+    refuse(math.inf)
+    watch = Watch()
+    with pytest.raises(UnsavedError):
+        run("faulty://late", watch)
+    assert len([r for r in watch.of("save") if r["step"] == STEPS]) == 1, "expected no try after the time"
+
+
+def test_a_notice_before_the_last_step_is_saved_lets_the_rank_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saves, "LAST_PAUSES", (3600.0,))
+
+    class Brief(Notice):
+        """Its time is over at the first look."""
+
+        @property
+        def left(self) -> float:
+            return -1.0 if self.given else math.inf
+
+    class Told(Watch):
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            failed = any(r["step"] == STEPS and not r["ok"] for r in self.of("save"))
+            if progress.phase is Phase.SAVE and failed:
+                self.runtime.notice.given = True
+
+    refuse(math.inf)
+    watch = Told(notice=Brief())
+    with pytest.raises(LeaveError) as error:
+        run("faulty://noticed", watch)
+    assert error.value.exit_code is ExitCode.PREEMPTED, "it was told to leave: nobody failed"
+    assert [r["reason"] for r in watch.of("end")] == ["preemption notice"]
