@@ -32,7 +32,7 @@ from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode
-from aurl_trainer.store.format.reading import Objects
+from aurl_trainer.store.format.reading import Objects, twice
 from aurl_trainer.store.incremental import Placed, placed_in, rewritten_after
 from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location.place import Location
@@ -138,7 +138,8 @@ class Checkpointer:
         """Takes a new generation and loads the newest checkpoint that verifies into `state`, in place.
 
         `state` maps names to parts (parts.py) or to plain trees of tensors. Damaged checkpoints are passed
-        over, newest first, each with a warning that names the damaged item; it is also logged. One that
+        over, newest first, each with a warning that names the damaged item, when a second reading of all of
+        it has found damage as well; it is also logged. One that
         copies nearby have whole is loaded, though the store has lost some of it: that is told in the same
         way, and no save refers to what is lost.
 
@@ -168,7 +169,7 @@ class Checkpointer:
         with self._meet() if names else contextlib.nullcontext() as nearby:
             for name in reversed(names):
                 try:
-                    manifest, digest, loaded, lost = self._load(name, state, nearby)
+                    manifest, digest, loaded, lost = self._load_twice(name, state, nearby)
                     break
                 except DamagedError as error:
                     text = f"checkpoint of step {name.step} is damaged and passed over: {error}"
@@ -242,6 +243,19 @@ class Checkpointer:
         if self._neighbours is None:
             return contextlib.nullcontext()
         return self._neighbours.meet(self._ranks, self._store.location)
+
+    def _load_twice(
+        self, name: CheckpointName, state: State, nearby: Nearby | None
+    ) -> tuple[Manifest, str, Loaded, Lost]:
+        """As `_load`; what is damaged is read once more, since passing over it voids it for ever.
+
+        Damage on one rank is raised on all of them, so all read again.
+        """
+
+        def again(error: DamagedError) -> None:
+            self._warn(f"checkpoint of step {name.step} is read once more: {error}")
+
+        return twice(lambda: self._load(name, state, nearby), again)
 
     def _load(
         self, name: CheckpointName, state: State, nearby: Nearby | None

@@ -12,7 +12,7 @@ from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.marks import ASIDE, INDEX, REMOVALS, TAGS
 from aurl_trainer.store.format.names import GENERATIONS, CheckpointName
-from aurl_trainer.store.format.reading import Wanted, check_size, stream
+from aurl_trainer.store.format.reading import Wanted, check_size, stream, twice
 from aurl_trainer.store.format.sealed import unseal
 from aurl_trainer.store.presence import PRESENCE
 from aurl_trainer.store.run_store import RunStore
@@ -41,7 +41,7 @@ def inspect(store: RunStore, name: CheckpointName) -> Verdict:
     Raises CheckpointError when the store does not answer, or a newer Aurl wrote the manifest.
     """
     try:
-        manifest = Manifest.parse(store.manifest_bytes(name), str(name))
+        manifest = _manifest(store, name)
     except DamagedError as error:
         return Verdict(name, (str(error),))
     problems = []
@@ -56,27 +56,48 @@ def inspect(store: RunStore, name: CheckpointName) -> Verdict:
 def verify(store: RunStore, name: CheckpointName, progress: Callable[[int], None] | None = None) -> Verdict:
     """Reads all of one checkpoint and checks every hash; `progress` is told the bytes read.
 
+    A pack in which something is wrong is read twice: what happened on the way is no damage of the store.
     Raises as `inspect` does.
     """
     try:
-        manifest = Manifest.parse(store.manifest_bytes(name), str(name))
+        manifest = _manifest(store, name)
     except DamagedError as error:
         return Verdict(name, (str(error),))
     problems = []
     for pack in range(len(manifest.packs)):
-        wanted = [
-            Wanted(key, chunk)
-            for key, tensor in manifest.tensors.items()
-            for chunk in tensor.chunks
-            if chunk.pack == pack
-        ]
         try:
-            for piece in stream(store.location, manifest, wanted):
-                if progress is not None:
-                    progress(piece.stored)
+            _read_pack(store, manifest, pack, progress)
         except DamagedError as error:
             problems.append(str(error))
     return Verdict(name, tuple(problems), manifest)
+
+
+def _manifest(store: RunStore, name: CheckpointName) -> Manifest:
+    return twice(lambda: Manifest.parse(store.manifest_bytes(name), str(name)))
+
+
+def _read_pack(
+    store: RunStore, manifest: Manifest, pack: int, progress: Callable[[int], None] | None
+) -> None:
+    """Raises DamagedError when the second reading finds damage as well."""
+    wanted = [
+        Wanted(key, chunk)
+        for key, tensor in manifest.tensors.items()
+        for chunk in tensor.chunks
+        if chunk.pack == pack
+    ]
+    told = 0
+
+    def read() -> None:
+        nonlocal told
+        done = 0
+        for piece in stream(store.location, manifest, wanted):
+            done += piece.stored
+            if progress is not None and done > told:
+                progress(done - told)
+            told = max(told, done)
+
+    twice(read)
 
 
 def verify_records(store: RunStore) -> Iterator[str]:

@@ -209,6 +209,32 @@ def test_damage_that_one_rank_meets_is_everybodys_fall_back(ranks: RankPool, tmp
     assert ranks.run(_load_hash, uri) == [at_two] * 2
 
 
+def _load_with_a_bad_read(rank: int, world: int, uri: str) -> str:
+    """Of rank 1's reads of packs the first one is cut short."""
+    get, met = Location.get, []
+
+    def cut(self: Location, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        data = get(self, name, start, end)
+        if rank != 1 or met or not name.startswith("packs/"):
+            return data
+        met.append(name)
+        return data[:-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Location, "get", cut)
+        found = _load_hash(rank, world, uri)
+    assert rank != 1 or met, "no read was bad"
+    return found
+
+
+def test_a_bad_read_of_one_rank_costs_no_checkpoint(ranks: RankPool, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/run"
+    ranks.run(_train_and_save, uri, 1, 2)
+    (_, at_four), _ = ranks.run(_train_and_save, uri, 1, 4)
+    assert ranks.run(_load_with_a_bad_read, uri) == [at_four] * 2
+    assert steps(uri) == [2, 4]
+
+
 def _save_unsavable(rank: int, world: int, uri: str) -> None:
     saver = checkpointer(uri, rank, world)
     saver.open({})

@@ -20,7 +20,8 @@ class Died(BaseException):
 
 
 class FaultyFileSystem(MemoryFileSystem):
-    """Counts what changes the store (write, delete); `fault` is asked before each and may raise.
+    """Counts what changes the store (write, delete); `fault` is asked before each and may raise. What is read
+    goes through `reading`.
 
     With a `lag` listings show what was there so many operations ago, listings included: new objects are not
     in them yet, deleted ones still are. Reads by name are never late, as on stores that list so.
@@ -30,6 +31,8 @@ class FaultyFileSystem(MemoryFileSystem):
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     fault: ClassVar[Callable[[int, str, str], None] | None] = None
+    reading: ClassVar[Callable[[str, bytes], bytes] | None] = None
+    """What comes of each read, given the path and what is there; it may raise."""
     operations: ClassVar[int] = 0
     halves: ClassVar[bool] = False
     lag: ClassVar[int] = 0
@@ -66,6 +69,7 @@ class FaultyFileSystem(MemoryFileSystem):
     def clear(cls) -> None:
         """An empty store without faults."""
         cls.reset()
+        cls.reading = None
         cls.history = []
         cls.lag = cls.time = 0
         cls.store.clear()
@@ -125,6 +129,11 @@ class FaultyFileSystem(MemoryFileSystem):
         super().pipe_file(path, value, mode=mode, **kwargs)
         self._changed(path, True)
         self._operation("answer", path)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        data = bytes(super().cat_file(path, start=start, end=end, **kwargs))
+        reading = FaultyFileSystem.reading
+        return data if reading is None else reading(self._strip_protocol(path), data)
 
     def _half(self, path: str, value: bytes) -> None:
         folder, _, name = path.rpartition("/")

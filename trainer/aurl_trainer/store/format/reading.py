@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import zstandard
 
 from aurl_trainer.errors import DamagedError
 from aurl_trainer.store.format.manifest import Chunk, Manifest
+
+T = TypeVar("T")
 
 PIECE_BYTES = 8 * 2**20
 """Of one request, and of one piece of a large chunk. Neighbouring small chunks are read together."""
@@ -90,6 +92,19 @@ def stream(objects: Objects, manifest: Manifest, wanted: Sequence[Wanted]) -> It
             fresh = max(0, at + item.chunk.bytes - told)
             told += fresh
             yield Piece(item, 0, _small(manifest, item, stored), fresh)
+
+
+def twice(read: Callable[[], T], again: Callable[[DamagedError], None] = lambda error: None) -> T:
+    """What `read` gives; where it finds damage it reads once more, of which `again` is told.
+
+    A bit may have flipped on the way, or an answer may have been cut short: only what is found again is
+    taken for the store's. For whatever voids, sets aside or removes because of damage.
+    """
+    try:
+        return read()
+    except DamagedError as error:
+        again(error)
+    return read()
 
 
 def check_size(objects: Objects, manifest: Manifest, pack: int) -> None:
