@@ -102,6 +102,8 @@ class RunStore:
             self.location.size(name.manifest)
         except FileNotFoundError:
             return True
+        except DamagedError:  # it cannot be read, and so it is there
+            return False
         return False
 
     def manifest_bytes(self, name: CheckpointName) -> bytes:
@@ -273,6 +275,8 @@ class RunStore:
             self.location.get(Fence(mine).object)
         except FileNotFoundError:
             return False
+        except DamagedError:  # it cannot be read, and so it is there
+            return True
         return True
 
     def commit(self, manifest: Manifest) -> None:

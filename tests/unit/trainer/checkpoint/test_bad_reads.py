@@ -1,12 +1,15 @@
-"""Reads that go wrong while the store has all that was written."""
+"""Reads that go wrong while the store has all that was written, or lost one object only."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from aurl_trainer.config.checkpoint import KeepConfig
+from aurl_trainer.store.location import place
+from aurl_trainer.store.location.patience import Patience
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.removal import all_but_best
 from aurl_trainer.store.run_store import RunStore
@@ -69,6 +72,29 @@ def test_one_bad_read_costs_no_checkpoint(
     assert hash_of(*fresh) == hashes[2] and restored.damaged == []
     assert "checkpoint of step 2 is read once more" in caplog.text
     assert steps(URI) == [1, 2], "a whole checkpoint was voided"
+
+
+@pytest.mark.parametrize("folder", ["manifests", "packs"])
+def test_an_object_that_its_disk_cannot_read_is_passed_over(
+    hashes: dict[int, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "Patience", lambda: Patience(attempts=3, first=0.001, longest=0.002))
+    name = str(RunStore(Location(URI)).valid()[-1])
+
+    def reading(path: str, data: bytes) -> bytes:
+        if f"/{folder}/{name}" in path:
+            raise OSError(errno.EIO, "Input/output error")
+        return data
+
+    FaultyFileSystem.reading = staticmethod(reading)
+    fresh = make(9)
+    again = checkpointer(URI)
+    restored = again.open(state(*fresh)).restored
+    again.saver.tidy()
+    assert restored is not None and restored.step == 1
+    assert hash_of(*fresh) == hashes[1]
+    (damage,) = restored.damaged
+    assert f"{folder}/{name}" in damage.message and "cannot be read: Input/output error" in damage.message
 
 
 @pytest.mark.parametrize("folder", ["manifests", "packs"])

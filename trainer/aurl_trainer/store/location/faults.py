@@ -24,6 +24,7 @@ class Kind(StrEnum):
     )
     DENIED = "the run must be allowed to list, read, write and delete there"
     NO_BUCKET = "create the bucket or container, or correct checkpoint.uri"
+    BROKEN = "the disk or file system there fails; its system's log says more"
     FULL = "make room there, or give the run another place"
     OTHER = ""
 
@@ -38,10 +39,10 @@ class Fault:
     @property
     def passing(self) -> bool:
         """Whether the same request may succeed a little later."""
-        return self.kind is Kind.PASSING
+        return self.kind in (Kind.PASSING, Kind.BROKEN)
 
     def __str__(self) -> str:
-        advice = "" if self.passing or self.kind is Kind.OTHER else f"; {self.kind}"
+        advice = "" if self.kind in (Kind.PASSING, Kind.OTHER) else f"; {self.kind}"
         return f"{self.text}{advice}"
 
 
@@ -158,6 +159,11 @@ def _kind(chain: list[BaseException], text: str) -> Kind:
             return Kind.PASSING
         if isinstance(error, OSError) and error.errno in _ERRNO:
             return _ERRNO[error.errno]
+    # A bad sector, or bits that the file system found flipped. s3fs raises it for answers it does not know.
+    if any(isinstance(error, OSError) and error.errno == errno.EIO for error in chain) and not any(
+        _code(error) or _status(error) for error in chain
+    ):
+        return Kind.BROKEN
     return Kind.DENIED if any(isinstance(error, PermissionError) for error in chain) else Kind.OTHER
 
 

@@ -3,7 +3,8 @@
 Objects are named by paths below the place, as in `manifests/x.json`. `put` is all or nothing. Every operation
 is tried again while the store only fails for the moment, with exponential backoff and full jitter, up to a
 number of tries and a deadline. Every error of a file system becomes a CheckpointError of one line that says
-what to do, except a missing object, which is a FileNotFoundError.
+what to do, except a missing object, which is a FileNotFoundError. One that says that this object alone cannot
+be read is a DamagedError.
 
 Listings may lag behind what was written, by seconds, as long as they never go back: see `publish`.
 
@@ -24,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from aurl_trainer.errors import CheckpointError, UnavailableError
+from aurl_trainer.errors import CheckpointError, DamagedError, UnavailableError
 from aurl_trainer.store.location import disk, multipart
 from aurl_trainer.store.location.clients import is_async, is_local, open_store, taken_at
 from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
@@ -102,8 +103,34 @@ class Location:
     def _error(self, doing: str, name: str, fault: Fault, error: BaseException) -> CheckpointError:
         where = f"{self.uri}/{name}" if name else self.uri
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-        kind = UnavailableError if fault.passing else CheckpointError
+        kind = UnavailableError if fault.kind is Kind.PASSING else CheckpointError
         return kind(f"{where}: cannot be {doing}: {fault}{notes}")
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Errors of one object's read. Raises DamagedError where the disk fails for this object alone."""
+        with self._errors("read", name):
+            try:
+                yield
+            except OSError as error:
+                fault = understand(error)
+                if fault.kind is not Kind.BROKEN or not self._works():
+                    raise
+                raise DamagedError(
+                    f"{self.uri}/{name}: cannot be read: {fault.text}, while the place itself works"
+                ) from error
+
+    def _works(self) -> bool:
+        """Whether a small object can be written and read back now."""
+        name = f"{PROBES}/{secrets.token_hex(8)}"
+        try:
+            self.put(name, name.encode())
+            try:
+                return bytes(self._ask("cat_file", self.path(name))) == name.encode()
+            finally:
+                self.delete([name])
+        except (CheckpointError, OSError):
+            return False
 
     def _ask(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """One operation of the file system, tried again while it only fails for the moment."""
@@ -212,13 +239,16 @@ class Location:
     # -- reading ----------------------------------------------------------------------------------------
 
     def get(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """The object's bytes, or those in [start, end). Raises FileNotFoundError when it is not there."""
-        with self._errors("read", name):
+        """The object's bytes, or those in [start, end). Raises FileNotFoundError when it is not there.
+
+        Raises DamagedError when the disk cannot read it (EIO), while what is written now can be read.
+        """
+        with self._reading(name):
             return bytes(self._ask("cat_file", self.path(name), start=start, end=end))
 
     def size(self, name: str) -> int:
-        """Size in bytes. Raises FileNotFoundError when it is not there."""
-        with self._errors("read", name):
+        """Size in bytes. Raises FileNotFoundError when it is not there, DamagedError as `get` does."""
+        with self._reading(name):
             return int(self._ask("info", self.path(name))["size"])
 
     def taken_at(self, name: str) -> float | None:

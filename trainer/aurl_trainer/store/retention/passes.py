@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
-from aurl_trainer.errors import CheckpointError, FencedError, RefusedError, UnavailableError
+from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError, UnavailableError
 from aurl_trainer.store.aside import clear_gone
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import (
@@ -242,6 +242,6 @@ def _check_newest(store: RunStore, plan: Plan, check: Callable[[RunStore, Checkp
 def _folder_bytes(location: Location, folder: str) -> int:
     total = 0
     for name in location.names(folder):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, DamagedError):
             total += location.size(f"{folder}/{name}")
     return total

@@ -80,7 +80,7 @@ CASES = [
     (OSError(116, "Stale file handle"), Kind.PASSING),
     (OSError(122, "Disk quota exceeded"), Kind.FULL),
     (OSError(30, "Read-only file system"), Kind.DENIED),
-    (OSError(5, "Input/output error"), Kind.OTHER),
+    (OSError(5, "Input/output error"), Kind.BROKEN),
     (ValueError("a defect"), Kind.OTHER),
 ]
 
