@@ -159,7 +159,8 @@ class Checkpointer:
                 self._presence.begin()
             taken = store.claim(self._run, self._identity, self._ranks.size)
             # Listed only now: what an earlier generation commits after this listing, this one's fence voids.
-            return taken, store.valid()
+            # A greater generation's are copies that came at this instant; or its fence is found below.
+            return taken, [name for name in store.valid() if name.generation < taken.id]
 
         self._claim, names = self._ranks.first(claim)
         damaged: list[Damage] = []

@@ -15,7 +15,7 @@ from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.identity import differences
 from aurl_trainer.store.format.manifest import Manifest
-from aurl_trainer.store.format.names import GENERATIONS, CheckpointName
+from aurl_trainer.store.format.names import GENERATIONS, CheckpointName, is_void
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import wait_for_removals
 from aurl_trainer.store.run_store import RunStore
@@ -43,8 +43,9 @@ def copy(
     """Copies the checkpoint `name` into `target`'s place; `progress` is told the bytes that are done.
 
     With `any_run` the place may hold checkpoints of other runs. Raises DamagedError if the source is not
-    whole (nothing counts then at the target), RefusedError if a run trains at the target or holds another
-    configuration, CheckpointError if a store does not answer, or the source was removed meanwhile.
+    whole (nothing counts then at the target), RefusedError if a run trains at the target, or began to while
+    this went on, or the place holds another configuration, CheckpointError if a store does not answer, or the
+    source was removed meanwhile.
     """
     manifest = source.manifest(name)
     check_target(target, manifest, any_run=any_run)
@@ -57,7 +58,10 @@ def copy(
         _copy_pack(source.location, target.location, manifest, pack, progress)
         written += 1
         size += manifest.packs[pack].bytes
-    target.location.publish(name.manifest, source.manifest_bytes(name))
+    data = source.manifest_bytes(name)
+    _check_untrained(target)  # the packs may have taken hours
+    target.location.publish(name.manifest, data)
+    _look_again(target, name)
     # A removal at the target that began before the manifest was there may have taken a pack for a loose one.
     for named in manifest.packs:
         folder = CheckpointName.parse(named.path.split("/")[1])
@@ -74,14 +78,10 @@ def copy(
 
 def check_target(target: RunStore, manifest: Manifest, *, any_run: bool) -> None:
     """Raises RefusedError unless the place may take the checkpoint."""
-    uri = target.location.uri
-    if target.location.names(GENERATIONS):
-        raise RefusedError(
-            f"{uri}: a run saves its own checkpoints there; copy to another place, or begin a new run with "
-            "initFrom"
-        )
+    _check_untrained(target)
     if any_run:
         return
+    uri = target.location.uri
     for name in reversed(target.committed()):
         try:
             there = target.manifest(name)
@@ -94,6 +94,30 @@ def check_target(target: RunStore, manifest: Manifest, *, any_run: bool) -> None
                 "use promote, which collects checkpoints of any run under tags"
             )
         return
+
+
+def _check_untrained(target: RunStore) -> None:
+    if target.location.names(GENERATIONS):
+        raise RefusedError(
+            f"{target.location.uri}: a run saves its own checkpoints there; copy to another place, or begin "
+            "a new run with initFrom"
+        )
+
+
+def _look_again(target: RunStore, name: CheckpointName) -> None:
+    """Raises RefusedError, having taken the manifest back, if a run began there without having seen it.
+
+    Call it when listings show the manifest, and so all generations that were taken before. One that is not
+    greater than the checkpoint's was taken without it, and after a restart the copy would be the newest. A
+    greater one has seen the manifest, and may go on from it; or its record makes it void.
+    """
+    fences = target.fences()
+    if any(f.id <= name.generation for f in fences) or is_void(name, fences):
+        target.location.delete([name.manifest])
+        raise RefusedError(
+            f"{target.location.uri}: a run began there while {name} was copied, which was taken back; copy "
+            "to another place, or begin a new run with initFrom"
+        )
 
 
 def _is_there(target: Location, manifest: Manifest, pack: int) -> bool:

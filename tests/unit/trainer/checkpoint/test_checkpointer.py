@@ -191,6 +191,30 @@ def test_another_runs_checkpoints_are_refused(uri: str) -> None:
     assert steps(uri) == [1, 2]
 
 
+def test_a_copy_that_comes_while_a_world_opens_is_not_resumed_from(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after the identity was checked and the generation was taken, which does not know of it."""
+    foreign = f"{uri}-foreign"
+    for step in (1, 2):
+        saver = checkpointer(foreign, fingerprint={"seed": 2})
+        saver.open({"model": {"w": torch.ones(3)}})
+        saver.save(step, {"model": {"w": torch.full((3,), 1.0 + step)}}, {})
+    source, here, claim = RunStore(Location(foreign)), RunStore(Location(uri)), RunStore.claim
+    newest = source.valid()[-1]
+
+    def copied(store: RunStore, *arguments: Any) -> Any:
+        taken = claim(store, *arguments)
+        here.location.put(newest.pack(0), source.location.get(newest.pack(0)))
+        here.location.put(newest.manifest, source.manifest_bytes(newest))
+        return taken
+
+    monkeypatch.setattr(RunStore, "claim", copied)
+    tree = {"model": {"w": torch.zeros(3)}}
+    assert checkpointer(uri).open(tree).restored is None, "a run resumed from another run's weights"
+    assert not tree["model"]["w"].any()
+
+
 def test_a_fenced_writer_learns_it_and_leaves_nothing_that_counts(uri: str) -> None:
     saver = checkpointer(uri)
     saver.open({})

@@ -10,6 +10,9 @@ from aurl_trainer.errors import CheckpointError, DamagedError, RefusedError
 from aurl_trainer.store import copying
 from aurl_trainer.store.copying import Copied, copy
 from aurl_trainer.store.format.manifest import Manifest
+from aurl_trainer.store.format.names import Fence, GenerationId
+from aurl_trainer.store.format.sealed import seal
+from aurl_trainer.store.location import place
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
@@ -129,6 +132,81 @@ def test_where_a_run_saves_nothing_is_copied(source: tuple[RunStore, Manifest], 
     open_run(str(tmp_path / "live"))
     with pytest.raises(RefusedError, match="a run saves its own checkpoints there"):
         do(store, manifest, str(tmp_path / "live"))
+
+
+@pytest.fixture
+def fifth(tmp_path: Path) -> tuple[RunStore, Manifest]:
+    """What the fifth generation of a run has saved."""
+    for _ in range(5):
+        store, claim = open_run(str(tmp_path / "fifth"))
+    return store, save(store, claim.id, 7, 70)
+
+
+def test_a_run_that_begins_while_packs_are_copied_stays_alone(
+    fifth: tuple[RunStore, Manifest], tmp_path: Path
+) -> None:
+    store, manifest = fifth
+    url, target = str(tmp_path / "target"), RunStore(Location(str(tmp_path / "target")))
+
+    def begin(size: int) -> None:
+        if not target.fences():
+            open_run(url, run="other")
+
+    with pytest.raises(RefusedError, match="a run saves its own checkpoints there"):
+        copy(store, manifest.checkpoint, target, begin, any_run=True)
+    assert target.committed() == []
+
+
+@pytest.mark.parametrize("lag", [0, 8])
+def test_a_manifest_is_taken_back_if_a_run_began_as_it_came(
+    fifth: tuple[RunStore, Manifest], lag: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the last look no listing shows the run; when one shows the manifest, one shows the run."""
+    monkeypatch.setattr(place, "LOOKS", (0.0, 0.0))
+    FaultyFileSystem.clear()
+    store, manifest = fifth
+    target = RunStore(Location("faulty://target"))
+    claim = Fence(GenerationId(1, "5f3a9c01"))
+
+    met: list[list[Fence]] = []
+
+    def begin(*_: object) -> None:
+        if not met:
+            target.location.put(claim.object, seal({"run": "other"}))
+            met.append(target.fences())
+
+    FaultyFileSystem.lag = lag
+
+    def fault(number: int, kind: str, path: str) -> None:
+        if "/manifests/" in path:
+            begin()
+
+    if not lag:
+        FaultyFileSystem.reset(fault)
+    with pytest.raises(RefusedError, match=r"began there while v000007-.* was copied, which was taken back"):
+        copy(store, manifest.checkpoint, target, begin if lag else lambda size: None, any_run=True)
+    assert bool(met[0]) == (not lag)
+    FaultyFileSystem.lag = 0
+    assert target.committed() == [] and [f.id for f in target.fences()] == [claim.id]
+    FaultyFileSystem.clear()
+
+
+def test_a_run_that_goes_on_from_the_copy_at_once_keeps_it(
+    fifth: tuple[RunStore, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest = fifth
+    url, publish = str(tmp_path / "target"), Location.publish
+
+    def published(place: Location, name: str, data: bytes) -> None:
+        publish(place, name, data)
+        if name == manifest.checkpoint.manifest:
+            open_run(url, run="other")
+
+    monkeypatch.setattr(Location, "publish", published)
+    do(store, manifest, url, any_run=True)
+    target = RunStore(Location(url))
+    assert target.valid() == [manifest.checkpoint]
+    assert target.fences()[-1].resumed == manifest.checkpoint
 
 
 def test_other_configurations_only_where_any_are_collected(
