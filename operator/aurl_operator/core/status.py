@@ -24,6 +24,9 @@ from aurl_operator.core.policies import recovery, start
 from aurl_operator.core.situation import Situation
 from aurl_trainer.contract import NOTICED, LedgerEntry, Progress
 
+SAID = 256
+"""Characters of an incident's message that stand in why a job waits."""
+
 _ACTIVE = (JobPhase.PENDING, JobPhase.STARTING, JobPhase.RECOVERING)
 
 
@@ -46,15 +49,13 @@ def phase_of(s: Situation) -> JobPhase:
 def waiting_for(s: Situation) -> tuple[str, str]:
     """One word and one line: why the job does not train."""
     memory = s.memory
-    backoff = recovery.held_until(s)
+    held = _held_back(s)
     leaving = [p.name for p in s.nodes if s.leaving(p)]
     blocking = start.blocking(s)
     if s.now < memory.hold_until:
         reason, text = "NoCapacity", f"gave back what it held; tries again at {rfc3339(memory.hold_until)}"
-    elif s.now < backoff:
-        last = next((i for i in reversed(memory.incidents) if i.cause not in NOTICED), None)
-        why = f" after {last.cause.value} of {', '.join(last.nodes)}" if last else ""
-        reason, text = "Backoff", f"starts again at {rfc3339(backoff)}{why}"
+    elif held is not None:
+        reason, text = "Backoff", held
     elif blocking is not None and blocking.reason.value != "Starting":
         reason, text = blocking.reason.value, blocking.message
     elif leaving and not s.ready:
@@ -64,6 +65,23 @@ def waiting_for(s: Situation) -> tuple[str, str]:
     else:
         reason, text = "Starting", f"{s.ready} of at least {s.spec.nodes.min} nodes are ready"
     return reason, text
+
+
+def _held_back(s: Situation) -> str | None:
+    """Until when a backoff holds starts back, and after what; None: none does."""
+    until = recovery.held_until(s)
+    if s.now >= until:
+        return None
+    last = next((i for i in reversed(s.memory.incidents) if i.cause not in NOTICED), None)
+    why = f" after {last.cause.value} of {', '.join(last.nodes)}: {last.message[:SAID]}" if last else ""
+    return f"starts again at {rfc3339(until)}{why}"
+
+
+def _missing(s: Situation) -> str:
+    """How many nodes a job trains on, and what the others wait for."""
+    held, blocking = _held_back(s), start.blocking(s)
+    why = f"Backoff: {held}" if held else f"{blocking.reason}: {blocking.message}" if blocking else ""
+    return f"{s.ready} of {s.spec.nodes.max} nodes" + (f"; {why}" if why else "")
 
 
 def finish_phase(s: Situation) -> Situation:
@@ -104,7 +122,6 @@ def _conditions(s: Situation, phase: JobPhase) -> tuple[Condition, ...]:
     wait, words = waiting_for(s) if waiting else (reason, "")
     running = phase is JobPhase.RUNNING
     short = running and s.ready < s.spec.nodes.max and s.memory.finishing_since is None
-    why = start.blocking(s)
     wanted = [
         ("Ready", running, reason, text),
         ("Waiting", waiting, wait, words),
@@ -112,9 +129,7 @@ def _conditions(s: Situation, phase: JobPhase) -> tuple[Condition, ...]:
             "Degraded",
             short,
             "NodesMissing" if short else reason,
-            f"{s.ready} of {s.spec.nodes.max} nodes" + (f"; {why.reason}: {why.message}" if why else "")
-            if short
-            else "",
+            _missing(s) if short else "",
         ),
         ("Suspended", phase is JobPhase.SUSPENDED, reason, ""),
         ("Succeeded", phase is JobPhase.SUCCEEDED, reason, text if phase is JobPhase.SUCCEEDED else ""),

@@ -38,6 +38,8 @@ class Ended:
     cause: Cause
     message: str
     was_ready: bool
+    machine_lost: bool = False
+    """The cluster says that its machine is lost."""
     traceback: str | None = None
     step: int | None = None
     exit_code: int | None = None
@@ -153,6 +155,7 @@ def _ended(s: Situation, process: Process, known: Live) -> Ended:
         cause=found.cause,
         message=found.message,
         was_ready=process.ready,
+        machine_lost=end.node_lost,
         traceback=record.traceback if record else None,
         step=record.step if record else None,
         exit_code=record.exit_code if record else end.exit_code,

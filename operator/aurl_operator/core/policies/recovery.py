@@ -3,7 +3,8 @@
 - Ends that belong together are one incident and are charged once: those within `WINDOW` seconds of the
   first, of processes that ran already when it happened. A failure right after the loss of a machine belongs
   to that loss; a loss of a machine right after a failure does not belong to the failure.
-- A replacement that never ran, put on a machine that was lost already, belongs to the loss it was to mend.
+- A replacement that never ran belongs to the loss it was to mend. It costs nothing if it was put on a machine
+  that was lost already; one that its machine refused (the kubelet rejects it) charges again, and backs off.
 - Each incident charges one budget. `limit` restarts are allowed; the incident after that many ends the job.
   A budget with `refill: Progress` counts incidents since the last new durable step: a checkpoint further
   than any before. So a job that gets on never uses its budgets up, and one that fails again and again at
@@ -73,8 +74,13 @@ def charge(s: Situation, ended: Sequence[Ended]) -> Situation:
     for end in ended:
         if end.cause in UNCHARGED or end.role is Role.CLEANER or not s.open:
             continue
-        known = _belongs(s, end)
+        known = next((i for i in reversed(s.memory.incidents) if _belongs(i, end)), None)
         s = _open(s, end) if known is None else _join(s, known, end)
+        if known is not None and not _together(known, end) and not end.machine_lost:
+            again = dataclasses.replace(
+                known, id=f"incident/{end.uid}", cause=end.cause, at=end.at, nodes=(end.name,)
+            )
+            s = _count(s, BUDGETS[end.cause], dataclasses.replace(again, message=end.message))
         if end.cause is Cause.FINAL_ERROR:
             code = ExitCode(end.exit_code) if end.exit_code in _OWN_FAULT else ExitCode.RUN_FAILED
             s = s.fail("FinalError", f"{end.name}: {end.message}", code)
@@ -118,25 +124,30 @@ def budget(recovery: Recovery, name: str) -> AnyBudget:
     return found
 
 
-def _belongs(s: Situation, end: Ended) -> Incident | None:
-    """The open incident that this end is part of."""
-    for incident in reversed(s.memory.incidents):
-        near = abs(end.at - incident.at) <= WINDOW
-        was_there = end.since <= incident.at
-        kind = incident.cause in _OF_MACHINES or end.cause not in _OF_MACHINES
-        never_ran = not end.was_ready and end.cause is Cause.NODE_LOST and incident.cause in _OF_MACHINES
-        together = near and was_there and kind and end.cause is not Cause.FINAL_ERROR
-        if not incident.over and (together or never_ran):
-            return incident
-    return None
+def _belongs(incident: Incident, end: Ended) -> bool:
+    """Whether this end is part of an open incident."""
+    never_ran = not end.was_ready and end.cause is Cause.NODE_LOST and incident.cause in _OF_MACHINES
+    return not incident.over and (never_ran or _together(incident, end))
+
+
+def _together(incident: Incident, end: Ended) -> bool:
+    """Whether what ended was there when the incident happened, and was taken along by it."""
+    near = abs(end.at - incident.at) <= WINDOW
+    was_there = end.since <= incident.at
+    kind = incident.cause in _OF_MACHINES or end.cause not in _OF_MACHINES
+    return near and was_there and kind and end.cause is not Cause.FINAL_ERROR
 
 
 def _join(s: Situation, incident: Incident, end: Ended) -> Situation:
     unnamed = s.memory.unnamed
     if len(incident.nodes) >= NAMED:
         unnamed = {**unnamed, incident.id: unnamed.get(incident.id, 0) + 1}
+    message = incident.message
+    if not _together(incident, end) and end.message not in message:
+        message = f"{message}; {end.name}: {end.message}"[:MESSAGE]
     joined = dataclasses.replace(
         incident,
+        message=message,
         nodes=(*incident.nodes, end.name)[:NAMED],
         uids=(*incident.uids, end.uid)[-NAMED:],
         traceback=incident.traceback or end.traceback,

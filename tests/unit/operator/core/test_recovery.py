@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aurl_operator.api.status import JobPhase
-from aurl_operator.core.observed import End
+from aurl_operator.core.observed import End, State
 from aurl_operator.core.policies import recovery
 from aurl_trainer.contract import Cause, ExitCode
 from tests.unit.operator.core.scene import Desk, died, killed, kinds, make_job, progress, reasons
@@ -141,6 +143,61 @@ def test_several_nodes_lost_together_are_one_incident() -> None:
     assert kinds(first, "incident") == ["node-lost"] and kinds(second, "incident") == []
     (incident,) = desk.memory.incidents
     assert incident.nodes == ("worker-1-0", "worker-2-0")
+    assert desk.memory.tallies["node_lost"].total == 1
+
+
+REJECTED = "UnexpectedAdmissionError: Pod was rejected: Allocate failed"
+
+
+def refused(desk: Desk, attempt: int, end: dict[str, Any]) -> float:
+    """Waits for a replacement, and lets it end before it has run. Returns how long it was waited for."""
+    plan, began = desk.look(), desk.now
+    while not plan.starts:
+        assert plan.wake_after is not None, "a backoff must say when to look again"
+        plan = desk.look(plan.wake_after)
+    waited = desk.now - began
+    assert [start.name for start in plan.starts] == [f"worker-1-{attempt}"]
+    desk.start(plan, state=State.WAITING, ready=False)
+    desk.look(0.1)
+    desk.end(f"worker-1-{attempt}", End(desk.now, **end))
+    return waited
+
+
+def test_replacements_that_the_kubelet_rejects_are_charged_and_back_off_while_the_others_train() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.PREEMPTED, "drained"))
+    waits = [refused(desk, attempt, {"message": REJECTED}) for attempt in range(1, 7)]
+    plan = desk.look()
+    assert desk.memory.restarts == {"preempted": 1}, "they were all to mend one loss"
+    assert desk.memory.tallies["node_lost"].total == 6
+    for wait, full in zip(waits[1:], (1, 2, 4, 8, 16), strict=True):
+        assert 0.8 * full <= wait <= full, f"waited {waits} s"
+    (incident,) = desk.memory.incidents
+    assert incident.message == f"drained; worker-1-1: {REJECTED}"
+    (words,) = [c.message for c in plan.status.conditions if c.type == "Degraded"]
+    assert "Backoff" in words and REJECTED in words, f"found {words}"
+
+
+def test_replacements_that_the_kubelet_rejects_use_their_budget_up() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}, recovery={"nodeLost": {"limit": 2}}))
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.PREEMPTED, "drained"))
+    for attempt in range(1, 4):
+        assert desk.look().outcome is None
+        refused(desk, attempt, {"message": REJECTED})
+    plan = desk.look()
+    assert plan.outcome is not None and plan.outcome.reason == "BudgetExhausted"
+    assert f"worker-1-3: {REJECTED}" in plan.outcome.message, plan.outcome.message
+
+
+def test_a_replacement_on_a_machine_that_was_lost_already_costs_nothing() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.end("worker-1-0", End(desk.now, node_lost=True))
+    refused(desk, 1, {"node_lost": True})
+    desk.look()
+    assert desk.memory.restarts == {"node-lost": 1}
     assert desk.memory.tallies["node_lost"].total == 1
 
 

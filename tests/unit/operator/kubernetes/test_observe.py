@@ -111,6 +111,15 @@ def test_causes_are_told_apart(parts: dict[str, Any], sight: Sight, cause: Cause
     assert told.cause is cause, f"expected {cause}, found {told}"
 
 
+@pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfcpu"])
+def test_a_pod_that_the_kubelet_rejects_says_why(reason: str) -> None:
+    found = process(pod(phase="Failed", reason=reason, message="Pod was rejected: no room"), Sight(AT))
+    assert found is not None and found.end is not None
+    assert not found.ready, "it has never run"
+    told = conclude(found.end, found.role, [], stopped=False, noticed=False)
+    assert (told.cause, told.message) == (Cause.NODE_LOST, f"{reason}: Pod was rejected: no room")
+
+
 def unscheduled(message: str) -> dict[str, Any]:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     return {"phase": "Pending", "conditions": [condition], "spec": {"nodeName": ""}}

@@ -122,7 +122,10 @@ def _message(
         return machine.lost
     if disruption is not None:
         return str(disruption.get("message") or disruption.get("reason") or "")
-    return str(status.get("message") or "") if status.get("reason") else ""
+    if not status.get("reason"):
+        return ""
+    # Evicted, or rejected by the kubelet (UnexpectedAdmissionError, OutOfcpu): no condition has the words.
+    return ": ".join(str(words) for words in (status["reason"], status.get("message")) if words)
 
 
 def _own_words(terminated: Mapping[str, Any]) -> str:
