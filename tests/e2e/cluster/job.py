@@ -11,7 +11,11 @@ from typing import Any
 
 import yaml
 
+from aurl_trainer.monitor.record_files import record_files
 from aurl_trainer.monitor.records import read_records
+from aurl_trainer.store.format.names import CheckpointName, GenerationId
+from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.run_store import RunStore
 from tests.e2e.cluster.kube import get, kubectl, wait_for
 
 STEPS = 300
@@ -73,6 +77,29 @@ class Job:
     def durable(self) -> int:
         return int((self.status().get("checkpoint") or {}).get("lastDurableStep") or 0)
 
+    def store(self) -> RunStore:
+        """Its checkpoints, as they lie there: a status may be half a minute old."""
+        return RunStore(Location(self.uri))
+
+    def saved(self) -> int:
+        """The step of the newest checkpoint."""
+        return max((name.step for name in self.store().valid()), default=0)
+
+    def newest(self) -> CheckpointName:
+        """The newest checkpoint."""
+        return self.store().valid()[-1]
+
+    def newest_generation(self) -> GenerationId:
+        """Of the last world that has formed."""
+        return self.store().fences()[-1].id
+
+    def world(self) -> int:
+        """How many ranks the last world has, by the records that they have sent; 0 before that."""
+        place, number = Location(self.uri), self.newest_generation().number
+        files = [f for f in record_files(place.names("records")) if f.generation == number]
+        lines = [json.loads(line) for f in files for line in place.get(f"records/{f.name}").splitlines()]
+        return max((int(line["world"]) for line in lines if line["kind"] == "start"), default=0)
+
     def pods(self, role: str | None = None) -> list[dict[str, Any]]:
         selector = f"aurl.dev/job={self.name}" + (f",aurl.dev/role={role}" if role else "")
         items: list[dict[str, Any]] = get("-n", self.namespace, "pods", "-l", selector)["items"]
@@ -80,6 +107,13 @@ class Job:
 
     def running(self, role: str = "node") -> list[dict[str, Any]]:
         return [p for p in self.pods(role) if p["status"].get("phase") == "Running" and _stays(p)]
+
+    def first_rank(self) -> str:
+        """The name of the pod with rank 0."""
+        names = [str(pod["metadata"]["name"]) for pod in self.running()]
+        # The last world that each was in.
+        here = {n: kubectl("-n", self.namespace, "logs", n).rpartition("here: ")[2] for n in names}
+        return next(n for n in names if here[n].startswith("0"))
 
     def on(self, machine: str, role: str = "node") -> dict[str, Any]:
         """The running pod on a machine."""
@@ -133,6 +167,17 @@ OVERRIDES: dict[str, Any] = {
     "monitor": {"audit": True},
     "samples": {"count": 0},
 }
+
+
+def slowed(samples: int) -> dict[str, Any]:
+    """The same training, step by step, but validated after each: for what has to happen before it ends.
+
+    It lasts about twice as long with 32 samples, three times with 64.
+    """
+    monitor = {"audit": True, "evaluate_every": 1, "evaluate_samples": samples}
+    return {"preset": "quick_test", "overrides": {**OVERRIDES, "monitor": monitor}}
+
+
 SPREAD: dict[str, Any] = {
     "spec": {
         "topologySpreadConstraints": [

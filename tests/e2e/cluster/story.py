@@ -6,21 +6,31 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from aurl_trainer.monitor.records import read_records
 from tests.e2e.cluster.job import STEPS, Job, nothing_left
 from tests.e2e.cluster.kube import get, wait_for
 
 Steps = dict[int, tuple[float, frozenset[int]]]
 
-UNSEEN = 30
-"""Steps whose records may be lost with the machine they were on."""
+UNSENT = 20
+"""Steps whose records go with a node that ends without notice, at most: it sends what is new every 2 s
+(monitor/uploads.py), and makes some four steps a second, ten on a quick machine."""
 
 
-def the_same_training(job: Job, undisturbed: Steps, folder: Path) -> None:
-    """For every step, the sample ids of the undisturbed run, and its loss within 1e-3."""
+def the_same_training(job: Job, undisturbed: Steps, folder: Path, silent: int = 0) -> None:
+    """For every step, the sample ids of the undisturbed run, and its loss within 1e-3.
+
+    `silent`: in how many losses nodes ended without notice. Their last records may be gone, of steps that are
+    not done again since a checkpoint holds them.
+    """
     steps = job.steps(folder)
     missing = sorted(set(undisturbed) - set(steps))
     assert max(steps) == STEPS, f"expected step {STEPS} at the end, found {max(steps)}"
-    assert len(missing) <= UNSEEN, f"records of too many steps are missing: {missing}"
+    starts = list(read_records(folder / "records", ("start",)))
+    resumed = {start["resumed_from"] for start in starts if start.get("resumed_from")} if silent else set()
+    unsent = {step for at in resumed for step in range(at - UNSENT + 1, at + 1)}
+    assert len(missing) <= silent * UNSENT, f"records of too many steps are missing: {missing}"
+    assert set(missing) <= unsent, f"expected all but the last before {sorted(resumed)}, missing: {missing}"
     for step in sorted(steps):
         loss, ids = steps[step]
         expected_loss, expected_ids = undisturbed[step]

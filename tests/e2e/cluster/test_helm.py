@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from tests.e2e.cluster.conftest import install
-from tests.e2e.cluster.job import Job
-from tests.e2e.cluster.kube import get, kubectl, run
+from tests.e2e.cluster.job import Job, nothing_left
+from tests.e2e.cluster.kube import get, kubectl, run, wait_for
 
-LONG = 900
-"""Steps: enough to outlast an upgrade, an uninstallation and an installation."""
+ENDLESS = 100_000
+"""Steps: whatever an upgrade, an uninstallation and an installation take, it trains on meanwhile."""
 
 
 CRD = "aurltrainingjobs.aurl.dev"
@@ -32,7 +32,7 @@ def _take_a_field_from_the_definition() -> None:
 
 def test_install_upgrade_uninstall_keep_a_running_job(job: Job) -> None:
     run("helm", "test", "aurl", "-n", "aurl-system", "--timeout", "120s")
-    job.spec = {"training": {"preset": "quick_test", "overrides": {"engine": {"steps": LONG}}}}
+    job.spec = {"training": {"preset": "quick_test", "overrides": {"engine": {"steps": ENDLESS}}}}
     job.apply()
     job.wait_durable(20)
     before = {pod["metadata"]["uid"] for pod in job.running()}
@@ -45,6 +45,11 @@ def test_install_upgrade_uninstall_keep_a_running_job(job: Job) -> None:
     assert {pod["metadata"]["uid"] for pod in job.running()} == before, "expected pods to outlive the chart"
     assert get("-n", job.namespace, "atj", "bach")["metadata"]["name"] == "bach"
     install()
-    status = job.wait_phase("Succeeded", 420)
+    # More than one status that the operator before may have left.
+    job.wait_durable(job.durable() + 60)
+    assert {pod["metadata"]["uid"] for pod in job.running()} == before, "expected the new one to touch no pod"
+    status = job.status()
     assert not status.get("incidents"), f"expected no incident, found {status['incidents']}"
     kubectl("-n", "aurl-system", "get", "lease", "aurl-operator")
+    kubectl("-n", job.namespace, "delete", "atj", job.name, "--timeout=170s")
+    wait_for("nothing is left", lambda: not nothing_left(job), 90)

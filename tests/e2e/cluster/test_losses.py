@@ -9,7 +9,8 @@ import pytest
 from kubernetes import client
 
 from aurl_trainer.monitor.records import read_records
-from tests.e2e.cluster.job import Job, figure
+from aurl_trainer.store.format.names import is_void
+from tests.e2e.cluster.job import Job, figure, slowed
 from tests.e2e.cluster.kube import evict, faults, kubectl, wait_for
 from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_among, told_once
 from tests.integration.apiserver.client import api_client
@@ -62,7 +63,7 @@ def test_a_machine_is_drained(job: Job, undisturbed: Steps, tmp_path: Path) -> N
         status = job.wait_phase("Succeeded", 420)
         # Store and node may both have been there: one incident each at most, and never a crash.
         told_among(job, status, "preempted", "store-lost", most=2)
-        the_same_training(job, undisturbed, tmp_path)
+        the_same_training(job, undisturbed, tmp_path, silent=1)  # where the store was drained, too
         nothing_remains(job)
     finally:
         kubectl("uncordon", "node-2")
@@ -83,7 +84,7 @@ def test_a_machine_loses_its_power(job: Job, undisturbed: Steps, tmp_path: Path,
             figure(f"power lost to whole again ({cause})", seconds=time.time() - lost)
         status = job.wait_phase("Succeeded", 420)
         told_once(job, status, cause)
-        the_same_training(job, undisturbed, tmp_path)
+        the_same_training(job, undisturbed, tmp_path, silent=1)
         figure(f"power lost to the others training on ({cause})", seconds=trained_on(tmp_path, lost))
     finally:
         faults("node", "start", "node-2")
@@ -139,20 +140,43 @@ def _alive(job: Job) -> bool:
 def test_a_machine_comes_back_after_it_was_replaced(
     job: Job, undisturbed: Steps, tmp_path: Path, fault: str, mend: str
 ) -> None:
-    job.apply()
-    job.wait_durable(MIDDLE)
+    """All is asked while the job still trains: later nobody could tell whether the old node takes part."""
+    job.spec = {"training": slowed(64)}
+    apply_with_store_on(job, "node-1")
+    wait_for("a checkpoint", lambda: job.saved() >= MIDDLE, 240)
     gone = job.on("node-2")["metadata"]["uid"]
+    older = job.newest_generation()
     faults("node", fault, "node-2")
     try:
         wait_for("replaced", lambda: _whole(job), 180)
+        wait_for("two train", lambda: job.newest_generation() > older and job.world() == 2, 120)
+        generation, nodes = job.newest_generation(), _uids(job)
+        wait_for("a save of theirs", lambda: job.newest().generation == generation, 120)
     finally:
         faults("node", mend, "node-2")
-    status = job.wait_phase("Succeeded", 420)
-    told_among(job, status, "node-lost", "store-lost")
-    assert gone not in [pod["metadata"]["uid"] for pod in job.running()]
-    the_same_training(job, undisturbed, tmp_path)
     wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
+    wait_for("the old node's pod has ended", lambda: gone not in _uids(job), 120)
+    saved = job.saved()
+    wait_for(f"a checkpoint after step {saved}, when it is back", lambda: job.saved() > saved, 120)
+    assert _uids(job) == nodes, "expected those that train to be left alone by the node that is back"
+    assert job.newest_generation() == generation > older, "expected the node that is back to form no world"
+    _nothing_void(job)
+    status = job.wait_phase("Succeeded", 420)
+    told_once(job, status, "node-lost")
+    _nothing_void(job)
+    the_same_training(job, undisturbed, tmp_path, silent=1)
     nothing_remains(job)
+
+
+def _uids(job: Job) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in job.running()}
+
+
+def _nothing_void(job: Job) -> None:
+    """No world has committed beyond what the one after it went on from."""
+    store = job.store()
+    void = [str(name) for name in store.committed() if is_void(name, store.fences())]
+    assert not void, f"expected no checkpoint of a node that was replaced, found {void}"
 
 
 @pytest.mark.slow
@@ -163,7 +187,7 @@ def test_the_store_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> N
     kubectl("-n", job.namespace, "delete", "pod", pod, "--wait=false")
     status = job.wait_phase("Succeeded", 420)
     told_among(job, status, "deleted", "store-lost")
-    the_same_training(job, undisturbed, tmp_path)
+    the_same_training(job, undisturbed, tmp_path, silent=1)
     nothing_remains(job)
 
 
@@ -171,7 +195,5 @@ def test_the_store_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> N
 def test_the_pod_of_rank_0_is_deleted(job: Job, undisturbed: Steps, tmp_path: Path) -> None:
     job.apply()
     job.wait_durable(MIDDLE)
-    names = [pod["metadata"]["name"] for pod in job.running()]
-    first = next(n for n in names if "here: 0" in kubectl("-n", job.namespace, "logs", n))
-    kubectl("-n", job.namespace, "delete", "pod", first, "--wait=false")
+    kubectl("-n", job.namespace, "delete", "pod", job.first_rank(), "--wait=false")
     ended_as_if_undisturbed(job, undisturbed, tmp_path, "deleted")
