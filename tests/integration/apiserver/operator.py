@@ -20,6 +20,18 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def tracebacks(log: str) -> str:
+    """The entries of an operator's log that tell of an unexpected error.
+
+    Not among them: a watch of kopf's that is closed in the middle of an event, which happens at the end only.
+    """
+    entries = re.split(r"(?m)^(?=\d{4}-\d\d-\d\d )", log)
+    return "".join(e for e in entries if "Traceback" in e and not CLOSING.search(e))
+
+
+CLOSING = re.compile("asyncio: an error occurred during closing of asynchronous generator .* infinite_watch ")
+
+
 class OperatorProcess:
     """Runs the operator while it is entered; one that was killed is started again at once."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.integration.apiserver.conftest import Namespaces, kubectl
 from tests.integration.apiserver.kubelet import Kubelet
-from tests.integration.apiserver.operator import OperatorProcess
+from tests.integration.apiserver.operator import OperatorProcess, tracebacks
 from tests.integration.apiserver.test_crd import manifest
 from tests.integration.apiserver.test_operator import NOWHERE, eventually, job, status, whole
 
@@ -51,17 +51,17 @@ def test_a_replica_hands_over_under_load(namespace: str, tmp_path: Path) -> None
         leading, other = (first, second) if leader == "first" else (second, first)
         _submit(namespace, 0, JOBS // 2)
         eventually("some pods are there", lambda: len(kubelet.names) >= JOBS // 4)
-        made = len(kubelet.names)
-        assert made < JOBS // 2 * PODS, "expected it to be in the middle of its work"
+        # However quick it was: these are work that it cannot have done when it is told to leave.
+        _submit(namespace, JOBS // 2, JOBS // 4 * 3)
         code = leading.leaves()
         assert code == 0, (
             f"expected a leader that hands over to end with 0, not {code}:\n{leading.log[-2000:]}"
         )
-        _submit(namespace, JOBS // 2, JOBS)
-        eventually("the other one leads", lambda: _leader(namespace) not in ("", leader), 10)
+        _submit(namespace, JOBS // 4 * 3, JOBS)
+        eventually("the other one leads", lambda: _leader(namespace) not in ("", leader))
         eventually("all jobs are whole", lambda: _phases(namespace) == {"whole": JOBS}, 120)
         for log in (leading.log, other.log):
-            assert "Traceback" not in log, log[-3000:]
+            assert not tracebacks(log), tracebacks(log)
     twice = [name for name, count in Counter(kubelet.names).items() if count > 1]
     assert not twice, f"expected each pod to be created once, but {twice}"
     assert len(kubelet.names) == JOBS * PODS, f"expected {JOBS * PODS} pods, found {len(kubelet.names)}"

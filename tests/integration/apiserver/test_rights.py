@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,13 +109,16 @@ def narrow(namespaces: Namespaces, tmp_path: Path) -> Narrow:
     return made
 
 
-def lives(namespace: str) -> bool:
-    """All that needs a right: whether a job came to its end, and went when its time was over."""
+def lives(namespace: str, named: Callable[[], Any]) -> bool:
+    """All that needs a right: whether a job came to its end, and went when its time was over.
+
+    What a right is missing for never comes, and is waited for no longer once that right is `named`.
+    """
     with Kubelet(namespace) as kubelet:
-        return _lives(namespace, kubelet)
+        return _lives(namespace, kubelet, named)
 
 
-def _lives(namespace: str, kubelet: Kubelet) -> bool:
+def _lives(namespace: str, kubelet: Kubelet, named: Callable[[], Any]) -> bool:
     common = {"image": "x", "nodes": ONE, "template": NOWHERE}
     kept = manifest(namespace, "kept", **common, cleanup={"checkpoints": "KeepBest"})
     script = manifest(
@@ -126,15 +131,15 @@ def _lives(namespace: str, kubelet: Kubelet) -> bool:
     )
     kubectl("apply", "-f", "-", stdin=f"{kept}---\n{script}")
     with contextlib.suppress(AssertionError):
-        eventually("nodes run", lambda: len(kubelet.pods("node")) == 2, 20)
+        eventually("nodes run", lambda: len(kubelet.pods("node")) == 2 or named(), 120)
         for pod in kubelet.pods("node"):
             kubectl("-n", namespace, "label", "pod", pod["metadata"]["name"], "app.kubernetes.io/managed-by-")
-        eventually("labels are back", lambda: len(kubelet.pods("node")) == 2, 10)
+        eventually("labels are back", lambda: len(kubelet.pods("node")) == 2 or named(), 120)
     for pod in kubelet.pods("node"):
         kubelet.end(pod, 0)
     with contextlib.suppress(AssertionError):
-        return bool(eventually("script is gone", lambda: "script" not in jobs(namespace), 20))
-    return False
+        eventually("script is gone", lambda: "script" not in jobs(namespace) or named(), 120)
+    return "script" not in jobs(namespace)
 
 
 def jobs(namespace: str) -> list[str]:
@@ -151,6 +156,15 @@ def told(namespace: str) -> str:
     return "\n".join([*words, *(json.dumps(status(namespace, name)) for name in jobs(namespace))])
 
 
+def _refusal(missing: Right | None) -> str | None:
+    """The API server's words."""
+    return missing and f'cannot {missing[1]} resource "{missing[0]}"'
+
+
+def _tells(namespace: str, words: str) -> bool:
+    return words in told(namespace).replace('\\"', '"')
+
+
 @pytest.mark.slow
 def test_each_right_that_is_missing_is_named(narrow: Narrow, namespaces: Namespaces, tmp_path: Path) -> None:
     """One operator, and for each right a namespace in which it lacks it."""
@@ -164,20 +178,28 @@ def test_each_right_that_is_missing_is_named(narrow: Narrow, namespaces: Namespa
         OperatorProcess(served, tmp_path / "log", kubeconfig=narrow.kubeconfig) as operator,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
-        ended = dict(zip(lacking, pool.map(lives, lacking), strict=True))
+
+        def named(namespace: str) -> bool:
+            """Whether the log says which right is missing there."""
+            where = f'in the namespace "{namespace}"'
+            words = _refusal(lacking[namespace])
+            return words is not None and any(
+                words in line and where in line for line in operator.log.splitlines()
+            )
+
+        def life(namespace: str) -> bool:
+            return lives(namespace, lambda: named(namespace))
+
+        ended = dict(zip(lacking, pool.map(life, lacking), strict=True))
         for namespace, right in lacking.items():
-            if right is None:
+            words = _refusal(right)
+            if words is None:
                 assert ended[namespace], "expected a namespace with all rights to be served as ever"
                 continue
-            resource, verb = right
-            words = f'cannot {verb} resource "{resource}"'
-            where = f'in the namespace "{namespace}"'
-            lines = [line for line in operator.log.splitlines() if words in line and where in line]
-            assert lines, f"expected the log to say: {words} ... {where}"
+            assert named(namespace), f"expected the log to say: {words} ... in the namespace {namespace!r}"
             if right != ("events", "create"):
-                assert words in told(namespace).replace('\\"', '"'), (
-                    f"expected events or status of the job to say: {words}, found {told(namespace)}"
-                )
+                what = f"events or status of a job in {namespace} say: {words}"
+                eventually(what, functools.partial(_tells, namespace, words))
         assert "Traceback" not in operator.log, operator.log[-3000:]
 
 
