@@ -12,6 +12,8 @@ import pytest
 
 from tests.e2e.cluster.job import STEPS, Job
 from tests.e2e.cluster.kube import kubectl, run
+from tests.e2e.cluster.operator_log import OperatorLog
+from tests.integration.apiserver.operator import tracebacks
 
 ROOT = Path(__file__).resolve().parents[3]
 HOW = "no cluster: set KUBECONFIG (docs/tour.md shows how with kind)"
@@ -60,14 +62,15 @@ def install(*more: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: None) -> Iterator[None]:
+def operator(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The operator, serving the whole cluster."""
-    install()
-    yield
-    # A replica on a machine that has just come back may have no log to show.
-    selector = "app.kubernetes.io/name=aurl-operator"
-    log = kubectl("-n", "aurl-system", "logs", "-l", selector, "--tail=2000", check=False)
-    assert "Traceback" not in log, f"expected no unexpected errors of the operator:\n{log[-6000:]}"
+    with OperatorLog(tmp_path_factory.mktemp("operator")) as log:
+        install()
+        yield
+    said = list(log.texts())
+    assert any("leader" in text for _, text in said), f"expected the operator's log, found {len(said)} files"
+    found = "\n".join(f"{name}: {errors}" for name, text in said if (errors := tracebacks(text)))
+    assert not found, f"expected no unexpected errors of the operator:\n{found[-6000:]}"
 
 
 @pytest.fixture

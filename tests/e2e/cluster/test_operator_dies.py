@@ -2,73 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.job import Job
+from tests.e2e.cluster.job import Job, slowed
 from tests.e2e.cluster.kube import evict, faults, get, kubectl, run, wait_for
+from tests.e2e.cluster.leaders import killable, leader, leaders_are_killed
 from tests.e2e.cluster.story import Steps, nothing_remains, the_same_training, told_among
 
 pytestmark = pytest.mark.slow
 
 KILLS = 10
+SOME = 3
+"""Leaders that die while a machine is lost: a dead one's Lease runs out only after 15 s."""
+
 APART = 12.0
 """Seconds between losses that are not one incident."""
 
 
-def leader() -> str:
-    """The replica that holds the Lease."""
-    lease = get("-n", "aurl-system", "lease", "aurl-operator")
-    return str(lease["spec"].get("holderIdentity") or "")
-
-
-def kill_leader() -> None:
-    """As by SIGKILL: no time to hand anything over."""
-    kubectl(
-        *("-n", "aurl-system", "delete", "pod", leader(), "--grace-period=0", "--force", "--wait=false"),
-        check=False,
-    )
-
-
-@contextlib.contextmanager
-def leaders_are_killed(times: int, seed: int) -> Iterator[None]:
-    """Meanwhile the leading replica is killed so many times, every 3 to 12 s; waits for the last of them."""
-    over = threading.Event()
-
-    def killing() -> None:
-        chance = random.Random(seed)
-        for _ in range(times):
-            kill_leader()
-            if over.wait(chance.uniform(3.0, 12.0)):
-                return
-
-    killer = threading.Thread(target=killing)
-    killer.start()
-    try:
+@pytest.fixture(scope="module", autouse=True)
+def replicas(operator: None) -> Iterator[None]:
+    with killable():
         yield
-        killer.join(180)
-    finally:
-        over.set()
-        killer.join(180)
 
 
 def test_the_operator_is_killed_ten_times_while_the_job_loses_pods(
     job: Job, undisturbed: Steps, tmp_path: Path
 ) -> None:
+    job.spec = {"training": slowed(64)}
     job.apply()
-    job.wait_durable(40)
+    wait_for("a checkpoint", lambda: job.saved() >= 40, 240)
     with leaders_are_killed(KILLS, seed=12):
-        losses = ("delete", "evict", "store")
+        losses = ("rank 0", "delete", "evict", "store")
         for n, loss in enumerate(losses, 1):
             role = "store" if loss == "store" else "node"
             pod = wait_for(f"a {role} runs", lambda role=role: (job.running(role) or [None])[-1], 120)
-            name = pod["metadata"]["name"]
+            name = job.first_rank() if loss == "rank 0" else pod["metadata"]["name"]
             if loss == "evict":
                 evict(job.namespace, name)
             else:
@@ -80,7 +52,7 @@ def test_the_operator_is_killed_ten_times_while_the_job_loses_pods(
     warnings = get("-n", job.namespace, "events", "--field-selector", "type=Warning")["items"]
     told = [e["message"] for e in warnings if e["involvedObject"]["name"] == job.name]
     assert len(told) == len(losses), f"expected an event for each loss, found {told}"
-    the_same_training(job, undisturbed, tmp_path)
+    the_same_training(job, undisturbed, tmp_path, silent=1)  # the store
     nothing_remains(job)
 
 
@@ -95,7 +67,7 @@ def test_the_operator_is_killed_while_a_machine_is_lost(
     job.wait_durable(40)
     job.on("node-2")
     try:
-        with leaders_are_killed(KILLS, seed=4):
+        with leaders_are_killed(SOME, seed=4):
             if fault == "drain":
                 kubectl("drain", "node-2", *DRAIN)
             else:
@@ -109,7 +81,7 @@ def test_the_operator_is_killed_while_a_machine_is_lost(
         wait_for("node-2 is ready", lambda: "True" in kubectl("get", "node", "node-2", "-o", READY), 120)
     status = job.wait_phase("Succeeded", 600)
     told_among(job, status, "preempted" if fault == "drain" else "node-lost", "store-lost", most=2)
-    the_same_training(job, undisturbed, tmp_path)
+    the_same_training(job, undisturbed, tmp_path, silent=1)
     nothing_remains(job)
 
 
