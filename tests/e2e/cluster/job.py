@@ -97,8 +97,9 @@ class Job:
         """How many ranks the last world has, by the records that they have sent; 0 before that."""
         place, number = Location(self.uri), self.newest_generation().number
         files = [f for f in record_files(place.names("records")) if f.generation == number]
-        lines = [json.loads(line) for f in files for line in place.get(f"records/{f.name}").splitlines()]
-        return max((int(line["world"]) for line in lines if line["kind"] == "start"), default=0)
+        lines = [line for f in files for line in place.get(f"records/{f.name}").splitlines()]
+        starts = [json.loads(line) for line in lines if line.startswith(b'{"kind":"start"')]
+        return max((int(start["world"]) for start in starts), default=0)
 
     def pods(self, role: str | None = None) -> list[dict[str, Any]]:
         selector = f"aurl.dev/job={self.name}" + (f",aurl.dev/role={role}" if role else "")
