@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ class FaultyFileSystem(MemoryFileSystem):
     reading: ClassVar[Callable[[str, bytes], bytes] | None] = None
     """What comes of each read, given the path and what is there; it may raise."""
     operations: ClassVar[int] = 0
+    counting: ClassVar[threading.Lock] = threading.Lock()
     halves: ClassVar[bool] = False
     lag: ClassVar[int] = 0
     history: ClassVar[list[tuple[int, str, bool]]] = []
@@ -112,12 +114,14 @@ class FaultyFileSystem(MemoryFileSystem):
         return entries if detail else [entry["name"] for entry in entries]
 
     def _changed(self, path: str, there: bool) -> None:
-        FaultyFileSystem.time += 1
-        FaultyFileSystem.history.append((FaultyFileSystem.time, self._strip_protocol(path), there))
+        with FaultyFileSystem.counting:
+            FaultyFileSystem.time += 1
+            FaultyFileSystem.history.append((FaultyFileSystem.time, self._strip_protocol(path), there))
 
     def _operation(self, kind: str, path: str) -> None:
-        number = FaultyFileSystem.operations
-        FaultyFileSystem.operations += 1
+        with FaultyFileSystem.counting:
+            number = FaultyFileSystem.operations
+            FaultyFileSystem.operations += 1
         if FaultyFileSystem.fault is not None:
             FaultyFileSystem.fault(number, kind, path)
 

@@ -22,6 +22,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -38,6 +39,9 @@ PROBES = "probes"
 
 LISTING_SECONDS = 60.0
 """How long a listing may lag."""
+
+DELETERS = 8
+"""Requests to delete that are under way at a time; few stores delete many objects by one and tell of each."""
 
 LOOKS = (0.01, 1.0)
 """Seconds between two looks whether a listing shows what was written: the first, and the longest."""
@@ -175,16 +179,16 @@ class Location:
     def _until_listed(self, name: str) -> None:
         folder, _, last = name.rpartition("/")
         began = time.monotonic()
-        wait, longest = LOOKS
+        pause, longest = LOOKS
         while last not in (entry for entry, _ in self._entries(folder)):
             now = time.monotonic()
-            if now + wait > min(began + LISTING_SECONDS, self._deadline or math.inf):
+            if now + pause > min(began + LISTING_SECONDS, self._deadline or math.inf):
                 raise UnavailableError(
                     f"{self.uri}/{name}: was written, but after {now - began:.0f} s listings do not show it; "
                     "the store must list what was written"
                 )
-            time.sleep(wait)
-            wait = min(1.5 * wait, longest)
+            time.sleep(pause)
+            pause = min(1.5 * pause, longest)
 
     @contextlib.contextmanager
     def _no_bucket(self, name: str) -> Iterator[None]:
@@ -305,16 +309,44 @@ class Location:
     # -- removing ---------------------------------------------------------------------------------------
 
     def delete(self, names: list[str]) -> None:
-        """Removes objects; those already gone are no error. On local disks, durable on return."""
+        """Removes objects; those already gone are no error. On local disks, durable on return.
+
+        On other stores several go at a time, in no order: what must go first wants a call of its own. After
+        an error no further one begins, and those under way have ended.
+        """
+        if not self.local:
+            self._delete_remote(names)
+            return
         folders = set()
         for name in names:
-            with self._errors("deleted", name), contextlib.suppress(FileNotFoundError):
-                self._ask("rm_file", self.path(name))
+            if self._delete(name):
                 folders.add(Path(self.path(name)).parent)
-        if self.local:
-            for folder in folders:
-                with contextlib.suppress(OSError):
-                    disk.sync_folder(folder)
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                disk.sync_folder(folder)
+
+    def _delete(self, name: str) -> bool:
+        """Whether it was there."""
+        with self._errors("deleted", name), contextlib.suppress(FileNotFoundError):
+            self._ask("rm_file", self.path(name))
+            return True
+        return False
+
+    def _delete_remote(self, names: list[str]) -> None:
+        if len(names) < 2:
+            for name in names:
+                self._delete(name)
+            return
+        with ThreadPoolExecutor(min(DELETERS, len(names)), thread_name_prefix="checkpoint-delete") as pool:
+            going: set[Future[bool]] = set()
+            for name in names:
+                if len(going) == DELETERS:
+                    done, going = wait(going, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                going.add(pool.submit(self._delete, name))
+            for future in as_completed(going):
+                future.result()
 
     def delete_folder(self, folder: str) -> None:
         """Removes a folder with all that is in it."""

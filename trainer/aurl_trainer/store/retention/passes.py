@@ -22,7 +22,7 @@ from aurl_trainer.store.format.names import (
     Fence,
     GenerationId,
 )
-from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.location.place import DELETERS, Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
 from aurl_trainer.store.retention.leftovers import (
     OldUploads,
@@ -182,11 +182,14 @@ def _remove(
         second = plan(set(store.committed()).difference(first.manifests))
         folders = tuple(n for n in second.folders if n in first.folders)
 
-        def remove(name: CheckpointName) -> None:
-            bounded.delete([name.manifest])
-            store.forget(name)
+        def remove(names: Sequence[CheckpointName]) -> None:
+            bounded.delete([name.manifest for name in names])
+            for name in names:
+                store.forget(name)
 
-        manifests = [partial(remove, name) for name in second.manifests]
+        # All manifests before any pack.
+        at_once = range(0, len(second.manifests), DELETERS)
+        manifests = [partial(remove, second.manifests[at : at + DELETERS]) for at in at_once]
         _do([*manifests, *(partial(bounded.delete_folder, n.folder) for n in folders)], stop)
     location.delete([announcement])
     clear_dead(location)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.catalog.index import refresh_index
-from aurl_trainer.store.format.names import CheckpointName
+from aurl_trainer.store.format.names import GENERATIONS, CheckpointName
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.leftovers import FOLDERS
 from aurl_trainer.store.retention.owned import Owned
@@ -31,6 +31,10 @@ def everything(location: Location, run: str) -> None:
     owned = Owned(RunStore(location), run)
     for folder in FOLDERS:
         owned.look_again()
+        if folder == GENERATIONS:
+            # One after the other: the latest says whose the place is, also to whoever does the rest.
+            for name in location.names(folder):
+                location.delete([f"{folder}/{name}"])
         _delete(location, folder)
     _drop_uploads(location)
 

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,6 +48,56 @@ def test_what_is_put_can_be_listed_read_and_deleted(place: Location) -> None:
         place.get("a/x.json")
     place.delete_folder("a/b")
     assert place.names("a") == []
+
+
+def objects(place: Location, count: int) -> list[str]:
+    names = [f"packs/{number:03d}" for number in range(count)]
+    for name in names:
+        place.put(name, b"x")
+    return names
+
+
+def test_a_remote_store_is_asked_to_delete_several_at_a_time() -> None:
+    """The requests wait for each other, so one at a time would never end; and there are no more than that."""
+    together, most = threading.Barrier(module.DELETERS, timeout=60), 3 * module.DELETERS
+    going, counts, lock = [0], [0], threading.Lock()
+
+    def meet(number: int, kind: str, path: str) -> None:
+        with lock:
+            going[0] += kind == "delete"
+            counts.append(going[0])
+        if kind == "delete":
+            together.wait()
+        with lock:
+            going[0] -= kind != "delete"
+
+    FaultyFileSystem.clear()
+    place = Location("faulty://run")
+    names = objects(place, most)
+    FaultyFileSystem.reset(meet, halves=True)
+    place.delete(names)
+    FaultyFileSystem.clear()
+    assert max(counts) == module.DELETERS
+    assert place.names("packs") == []
+
+
+def test_what_cannot_be_deleted_is_named_and_nothing_begins_after_it() -> None:
+    def refuse(number: int, kind: str, path: str) -> None:
+        if not path.endswith(("/000", "/not-there")):
+            raise PermissionError(13, "Access Denied")
+
+    FaultyFileSystem.clear()
+    place = Location("faulty://run")
+    names = objects(place, 99)
+    FaultyFileSystem.reset(refuse)
+    with pytest.raises(CheckpointError, match="faulty://run/packs/001: cannot be deleted: Access Denied"):
+        place.delete(["packs/not-there", *names[:2]])
+    assert "000" not in place.names("packs")
+    FaultyFileSystem.reset(refuse)
+    with pytest.raises(CheckpointError, match="cannot be deleted: Access Denied"):
+        place.delete(names[1:])
+    assert FaultyFileSystem.operations <= module.DELETERS, "it went on after an error"
+    FaultyFileSystem.clear()
 
 
 def test_the_store_says_when_it_took_an_object(place: Location) -> None:
