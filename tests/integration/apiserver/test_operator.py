@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from aurl_operator.api import names
 from aurl_operator.core.policies.recovery import WINDOW
 from aurl_trainer.contract import ExitCode
 from tests.integration.apiserver.conftest import Namespaces, kubectl
@@ -250,6 +251,24 @@ def test_a_label_that_is_removed_from_a_pod_loses_nothing(namespace: str, tmp_pa
         assert status(namespace)["nodes"]["ready"] == 2
         assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
         assert not status(namespace).get("incidents")
+
+
+def test_a_label_that_is_removed_while_no_operator_runs_loses_nothing(namespace: str, tmp_path: Path) -> None:
+    with Kubelet(namespace) as kubelet:
+        with OperatorProcess(namespace, tmp_path / "first"):
+            job(namespace)
+            nodes = eventually("both nodes run", whole(kubelet, set()))
+            eventually(
+                "both are remembered", lambda: (status(namespace).get("nodes") or {}).get("ready") == 2
+            )
+        pod = nodes[0]["metadata"]["name"]
+        kubectl("-n", namespace, "label", "pod", pod, names.MANAGED_BY + "-")
+        with OperatorProcess(namespace, tmp_path / "second"):
+            shown = ("-n", namespace, "get", "pod", pod, "-o", "jsonpath={.metadata.labels}")
+            eventually("the label is back", lambda: names.MANAGED_BY in kubectl(*shown).stdout)
+            time.sleep(2)
+    assert len(kubelet.names) == 3, f"expected no new pod, found {kubelet.names}"
+    assert not status(namespace).get("incidents")
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
