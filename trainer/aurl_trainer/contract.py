@@ -47,6 +47,8 @@ class Env(StrEnum):
     NODE_INDEX = "AURL_NODE_INDEX"
     ATTEMPT = "AURL_ATTEMPT"
     """How many nodes of this index ended before this one."""
+    TRAINED = "AURL_TRAINED"
+    """`1` in a node started after any world of the job has trained: its checkpoint location has worked."""
     STORE = "AURL_STORE"
     """`host:port` of the store for rendezvous and beats; absent when the agent hosts its own."""
     EXPERIMENT = "AURL_EXPERIMENT"

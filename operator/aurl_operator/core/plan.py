@@ -56,6 +56,8 @@ class Start:
     store: str | None = None
     barred: tuple[str, ...] = ()
     """For a node: UIDs of nodes that were lost, which may come back and must neither join nor commit."""
+    trained: bool = False
+    """Whether any world of the job has trained: its checkpoint location has worked before."""
     keep_best: bool = False
     """For a cleaner: leave the best checkpoints."""
 

@@ -24,6 +24,8 @@ class Place:
     termination_log: str
     progress_port: int | None = None
     log_line_prefix: str | None = None
+    trained: bool = False
+    """Whether the job has trained before."""
 
 
 def command(role: Role, place: Place) -> Command:
@@ -39,6 +41,8 @@ def command(role: Role, place: Place) -> Command:
         Env.ATTEMPT: str(place.attempt),
         Env.TERMINATION_LOG: place.termination_log,
     }
+    if place.trained:
+        env[Env.TRAINED] = "1"
     if place.progress_port is not None:
         env[Env.PROGRESS_PORT] = str(place.progress_port)
     if place.log_line_prefix is not None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -27,6 +27,7 @@ from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.checkpoint.saving.upload import Uploader
 from aurl_trainer.checkpoint.transfer import State, read
+from aurl_trainer.checkpoint.waiting import Waiting
 from aurl_trainer.config.checkpoint import CheckpointConfig
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
 from aurl_trainer.store.format.manifest import Manifest
@@ -40,6 +41,7 @@ from aurl_trainer.store.presence import BEAT_SECONDS, WATCH_BEATS, Presence, adm
 from aurl_trainer.store.retention.passes import retain
 from aurl_trainer.store.run_store import Claim, RunStore
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -90,7 +92,8 @@ class Checkpointer:
     default group, or none at world 1. With `kept`, copies of the packs are kept on each node's disk, and
     after a regroup read from there or from a peer; `serves` is for one rank of each node. On local disks,
     which are as near, nothing is kept. With `beats`, seconds between two, the run shows that it lives,
-    until `close`. Raises CheckpointError for a URL whose protocol is unknown.
+    until `close`. With `waiting`, `probe` and `open` wait for a store that does not answer. Raises
+    CheckpointError for a URL whose protocol is unknown.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Checkpointer:
         kept: KeptPacks | None = None,
         serves: bool = True,
         beats: float | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         place = Location(uri)
         keeps = kept is not None and not place.local
@@ -117,6 +121,7 @@ class Checkpointer:
         self._identity = fingerprint
         self._settings = settings
         self._ranks = Ranks(rank, world, group)
+        self._waiting = waiting
         self._claim: Claim | None = None
         self._saver: Saver | None = None
 
@@ -127,6 +132,9 @@ class Checkpointer:
 
         Raises CheckpointError: not writable, not there, no credentials, or not shared by all nodes.
         """
+        self._until_answered(self._probe)
+
+    def _probe(self) -> None:
         place = self._store.location
         name = self._ranks.first(place.write_probe)
         try:
@@ -149,6 +157,12 @@ class Checkpointer:
         FencedError (another world opened later), CheckpointError (none verifies, the store does not answer,
         or the checkpoint does not fit the state); after an error `state` may be half loaded.
         """
+        return self._until_answered(lambda: self._open(state))
+
+    def _until_answered(self, act: Callable[[], T]) -> T:
+        return act() if self._waiting is None else self._waiting.until_answered(act, self._ranks)
+
+    def _open(self, state: State) -> Opened:
         store = self._store
 
         def claim() -> tuple[Claim, list[CheckpointName]]:

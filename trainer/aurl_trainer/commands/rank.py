@@ -18,6 +18,7 @@ import torch._dynamo  # the first optimizer step would import it
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.initial import Initialised, load_initial
+from aurl_trainer.checkpoint.waiting import Waiting
 from aurl_trainer.commands.prepare import shared_music
 from aurl_trainer.config.experiment import Experiment, given, load_config
 from aurl_trainer.config.reference import Reference
@@ -28,6 +29,7 @@ from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.randomness import make_deterministic, seed_all
 from aurl_trainer.engine.resume.past import Past, read_past, surroundings
 from aurl_trainer.engine.runtime import Music, Runtime
+from aurl_trainer.engine.survival.earlier import trained_before
 from aurl_trainer.engine.survival.exits import leave_done
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.engine.survival.preemption import Notice
@@ -76,6 +78,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
         serves=world.local_rank == 0,
         beats=float(os.environ.get(Env.PRESENCE, BEAT_SECONDS)),
+        waiting=Waiting(trained_before(), lambda: beats.phase(Phase.LOAD, 0), _say),
     )
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)
@@ -117,7 +120,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         past=past,
         surroundings=surroundings(told["versions"]),
         sample=sample,
-        say=lambda text: print(text, flush=True),
+        say=_say,
     )
     trainer = AdvancedTrainer(
         model,
@@ -142,6 +145,10 @@ def train(config: str | None, beats: Heartbeat) -> None:
     server.close()
     world.leave()
     sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _initial(

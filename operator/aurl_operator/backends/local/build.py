@@ -50,6 +50,7 @@ def builder(job: AurlTrainingJob, run_id: str, run_dir: Path) -> Build:
             name=node,
             index=start.index,
             attempt=start.attempt,
+            trained=start.trained,
             uid=assignment.uid,
             termination_log=str(assignment.termination_log),
             progress_port=None if is_store else assignment.port,

@@ -187,6 +187,7 @@ def order(
         nodes_max=memory.nodes_max,
         store=store,
         barred=_lost(s) if role is Role.NODE else (),
+        trained=memory.durable_step is not None or bool(memory.furthest_step),
         keep_best=keep_best,
     )
     s = s.remember(

@@ -156,6 +156,7 @@ def _place(start: Start) -> Place:
         name=node,
         index=start.index,
         attempt=start.attempt,
+        trained=start.trained,
         uid="",
         termination_log=surroundings.TERMINATION_LOG,
         progress_port=names.PROGRESS_PORT if is_node else None,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from aurl_operator.api.status import JobPhase
 from aurl_operator.core.observed import Notice, Refusal, Role, State, Waiting, WaitingReason
 from aurl_trainer.contract import Cause
-from tests.unit.operator.core.scene import Desk, died, killed, kinds, make_job, reasons
+from tests.unit.operator.core.scene import Desk, died, killed, kinds, make_job, progress, reasons
 
 
 def test_one_node_needs_no_store() -> None:
@@ -176,3 +176,15 @@ def test_agents_of_an_old_round_whose_start_is_still_under_way_hold_the_new_roun
     assert not desk.look(0.1).starts, "worker-1-0 of the old round may still come up"
     desk.put(late, state=State.WAITING, ready=False, waiting=Waiting(WaitingReason.STARTING))
     assert [s.name for s in desk.look(0.1).stops] == ["worker-1-0"]
+
+
+def test_a_new_index_of_a_job_that_has_trained_is_told_so() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    assert not any(start.trained for start in desk.look().starts)
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.progress = progress(desk.now, 40)
+    desk.look()
+    desk.change("worker-1-0", notice=Notice(at=desk.now))
+    starts = desk.look(1.0).starts
+    assert [(s.index, s.attempt, s.trained) for s in starts] == [(2, 0, True)], f"found {starts}"

@@ -85,6 +85,11 @@ def test_a_replacement_bars_what_was_lost() -> None:
     assert env(made)["AURL_BARRED"] == "old-1,old-2"
 
 
+def test_a_node_is_told_whether_its_job_has_trained_before() -> None:
+    assert "AURL_TRAINED" not in env(pod(job(), start(), DEFAULTS))
+    assert env(pod(job(), start(trained=True), DEFAULTS))["AURL_TRAINED"] == "1"
+
+
 def test_a_node_of_ours_prepares_before_it_joins_others() -> None:
     assert json.loads(env(pod(job(), start(), DEFAULTS))["AURL_PREPARE"])[-1] == "prepare"
     foreign = job(training=None, command=["train.py"], checkpoint=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ import torch.distributed as dist
 from aurl_operator.backends.local.process.ports import free_port
 from aurl_trainer.contract import Cause, ExitCode
 from aurl_trainer.engine.parallel import World, pick_backend
-from aurl_trainer.engine.survival.exits import classify
-from aurl_trainer.errors import CheckpointError, ConfigError, GoneError
+from aurl_trainer.engine.survival.exits import _first_start, classify
+from aurl_trainer.errors import CheckpointError, ConfigError, GoneError, UnavailableError
+from aurl_trainer.monitor.records import RecordWriter
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,26 @@ def test_a_device_without_memory_is_told_as_such(text: str, cause: Cause) -> Non
 def test_a_place_that_was_deleted_ends_the_run_and_no_other_trouble_with_its_place_does() -> None:
     """A restart would find nothing, and begin anew in silence."""
     assert classify(GoneError("deleted"), first_start=False) == (Cause.FINAL_ERROR, ExitCode.FINAL)
-    assert classify(CheckpointError("no answer"), first_start=False) == (Cause.CRASH, ExitCode.CRASH)
+    assert classify(CheckpointError("denied"), first_start=False) == (Cause.CRASH, ExitCode.CRASH)
+    assert classify(CheckpointError("denied"), first_start=True) == (Cause.FINAL_ERROR, ExitCode.FINAL)
+    for first in (True, False):
+        found = classify(UnavailableError("no answer"), first_start=first)
+        assert found == (Cause.CRASH, ExitCode.CRASH), "a store that does not answer may come back"
+
+
+@pytest.mark.parametrize("known", [{}, {"AURL_TRAINED": "1"}, {"AURL_ATTEMPT": "1"}, "records"])
+def test_a_new_node_of_a_job_that_has_trained_is_no_first_start(
+    known: dict[str, str] | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AURL_TRAINED", "AURL_ATTEMPT", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AURL_RUN_DIR", str(tmp_path))
+    if isinstance(known, str):
+        RecordWriter(tmp_path / "records", 1, 0).close()
+    else:
+        for name, value in known.items():
+            monkeypatch.setenv(name, value)
+    assert _first_start() == (known == {}), f"with {known}"
 
 
 def _join(rank: int, port: int, answers: Any) -> None:

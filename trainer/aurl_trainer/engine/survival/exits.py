@@ -19,6 +19,7 @@ import torch
 
 from aurl_trainer.agent.blame import peers_fault
 from aurl_trainer.contract import Cause, Env, ExitCode, RankDone, RankFailure
+from aurl_trainer.engine.survival.earlier import trained_before
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.errors import (
     AurlTrainerError,
@@ -122,7 +123,8 @@ def leave_done(durable_step: int | None, durable_name: str | None) -> None:
 
 
 def _first_start() -> bool:
-    return all(os.environ.get(name, "0") == "0" for name in (Env.ATTEMPT, "TORCHELASTIC_RESTART_COUNT"))
+    counts = (os.environ.get(name, "0") for name in (Env.ATTEMPT, "TORCHELASTIC_RESTART_COUNT"))
+    return all(count == "0" for count in counts) and not trained_before()
 
 
 def _multi() -> bool:
