@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -126,6 +128,30 @@ def test_whoever_stops_early_leaves_no_thread_behind() -> None:
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_one_of_its_own_threads_may_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the garbage collector does, in whichever thread it runs, to one that nobody reads to its end."""
+    location = Location("memory://ended")
+    manifest = made(location, 0)
+    begun, ended = threading.Event(), threading.Event()
+    problems: list[Any] = []
+    get = location.get
+
+    def ending(name: str, start: int | None = None, end: int | None = None) -> bytes:
+        if start and begun.wait(60) and not ended.is_set():
+            pieces.close()  # type: ignore[attr-defined]
+            ended.set()
+        return get(name, start, end)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda problem: problems.append(problem.exc_value))
+    monkeypatch.setattr(location, "get", ending)
+    monkeypatch.setattr(reading, "READERS", 2)  # the first piece, and one that ends it
+    pieces = stream(location, manifest, wanted(manifest))
+    next(pieces)
+    begun.set()
+    assert ended.wait(60), "nothing was read ahead"
+    assert problems == []
 
 
 def test_a_store_that_stops_answering_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:

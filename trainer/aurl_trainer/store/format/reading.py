@@ -6,9 +6,11 @@ ones are verified before they are handed on. Not here: tensors, and how packs ar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -23,6 +25,8 @@ T = TypeVar("T")
 PIECE_BYTES = 8 * 2**20
 """Of one request, and of one piece of a large chunk. Neighbouring small chunks are read together."""
 READERS = 4
+THREADS = "checkpoint-read"
+"""What the threads that read are called."""
 AHEAD_BYTES = 2 * READERS * PIECE_BYTES
 """Read and not yet taken, at most; beside it there are a piece in use and, for zstd, one decompressed."""
 
@@ -79,19 +83,19 @@ def stream(objects: Objects, manifest: Manifest, wanted: Sequence[Wanted]) -> It
     order = sorted(wanted, key=lambda w: (w.chunk.pack, w.chunk.at))
     for pack in dict.fromkeys(w.chunk.pack for w in order):
         check_size(objects, manifest, pack)
-    arriving = _arriving(objects, manifest, list(_requests(manifest, order)))
-    for request, data in arriving:
-        view = memoryview(data)
-        if not request.whole:
-            yield from _large(manifest, request, view, arriving)
-            continue
-        told = 0
-        for item in request.items:
-            at = item.chunk.at - request.start
-            stored = view[at : at + item.chunk.bytes]
-            fresh = max(0, at + item.chunk.bytes - told)
-            told += fresh
-            yield Piece(item, 0, _small(manifest, item, stored), fresh)
+    with contextlib.closing(_arriving(objects, manifest, list(_requests(manifest, order)))) as arriving:
+        for request, data in arriving:
+            view = memoryview(data)
+            if not request.whole:
+                yield from _large(manifest, request, view, arriving)
+                continue
+            told = 0
+            for item in request.items:
+                at = item.chunk.at - request.start
+                stored = view[at : at + item.chunk.bytes]
+                fresh = max(0, at + item.chunk.bytes - told)
+                told += fresh
+                yield Piece(item, 0, _small(manifest, item, stored), fresh)
 
 
 def twice(read: Callable[[], T], again: Callable[[DamagedError], None] = lambda error: None) -> T:
@@ -148,28 +152,29 @@ def _is_large(manifest: Manifest, item: Wanted) -> bool:
 
 def _arriving(
     objects: Objects, manifest: Manifest, requests: list[_Request]
-) -> Iterator[tuple[_Request, bytes]]:
-    """The bytes of all requests in order, fetched ahead by several threads."""
+) -> Generator[tuple[_Request, bytes], None, None]:
+    """The bytes of all requests in order, fetched ahead by several threads, which end with it."""
     waiting: deque[tuple[_Request, Future[bytes]]] = deque()
     held = 0
-    with ThreadPoolExecutor(READERS, thread_name_prefix="checkpoint-read") as pool:
-        try:
-            for request in requests:
-                size = request.end - request.start
-                while waiting and held + size > AHEAD_BYTES:
-                    done, future = waiting.popleft()
-                    held -= done.end - done.start
-                    yield done, future.result()
-                    del future  # its bytes are in use no longer
-                waiting.append((request, pool.submit(_fetch, objects, manifest, request)))
-                held += size
-            while waiting:
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix=THREADS)
+    try:
+        for request in requests:
+            size = request.end - request.start
+            while waiting and held + size > AHEAD_BYTES:
                 done, future = waiting.popleft()
+                held -= done.end - done.start
                 yield done, future.result()
-                del future
-        finally:
-            for _, unwanted in waiting:
-                unwanted.cancel()
+                del future  # its bytes are in use no longer
+            waiting.append((request, pool.submit(_fetch, objects, manifest, request)))
+            held += size
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+            del future
+    finally:
+        # The garbage collector may end what nobody reads to its end, in any thread: none can wait for itself.
+        mine = threading.current_thread().name.startswith(THREADS)
+        pool.shutdown(wait=not mine, cancel_futures=True)
 
 
 def _fetch(objects: Objects, manifest: Manifest, request: _Request) -> bytes:
