@@ -60,7 +60,10 @@ class Queue:
         if before is not None and before[0] <= lane:
             return
         if before is not None:
-            self._lanes[before[0]][key[0]].remove(key)
+            others = self._lanes[before[0]][key[0]]
+            others.remove(key)
+            if not others:  # a namespace in line has work
+                del self._lanes[before[0]][key[0]]
         self._waiting[key] = (lane, before[1] if before else self._clock())
         self._lanes[lane].setdefault(key[0], deque()).append(key)
         self._something.set()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from aurl_operator.queue import NEWS_EVERY, Lane, Queue
 
 
@@ -105,3 +108,24 @@ def test_the_age_is_that_of_the_oldest() -> None:
         return queue.age()
 
     assert asyncio.run(run()) == 3.0
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.sampled_from(Lane)), max_size=30))
+def test_whatever_is_added_in_whatever_lane_comes_once(added: list[tuple[str, str, Lane]]) -> None:
+    """Also a key that goes from news to work when it was the only one of its namespace there."""
+
+    def fill(queue: Queue) -> None:
+        for namespace, name, lane in added:
+            queue.add((namespace, name), lane)
+
+    wanted = {f"{namespace}/{name}" for namespace, name, _ in added}
+    assert sorted(drained(fill, len(wanted))) == sorted(wanted)
+
+
+def test_the_last_news_of_a_namespace_that_becomes_work_leaves_nothing_behind() -> None:
+    def fill(queue: Queue) -> None:
+        queue.add(("a", "x"), Lane.NEWS)
+        queue.add(("b", "y"), Lane.NEWS)
+        queue.add(("a", "x"), Lane.WORK)
+
+    assert drained(fill, 2) == ["a/x", "b/y"]
