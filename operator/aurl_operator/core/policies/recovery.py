@@ -78,9 +78,14 @@ def charge(s: Situation, ended: Sequence[Ended]) -> Situation:
         s = _open(s, end) if known is None else _join(s, known, end)
         if known is not None and not _together(known, end) and not end.machine_lost:
             again = dataclasses.replace(
-                known, id=f"incident/{end.uid}", cause=end.cause, at=end.at, nodes=(end.name,)
+                known,
+                id=f"incident/{end.uid}",
+                cause=end.cause,
+                at=end.at,
+                nodes=(end.name,),
+                message=end.message,
             )
-            s = _count(s, BUDGETS[end.cause], dataclasses.replace(again, message=end.message))
+            s = _count(s, BUDGETS[end.cause], again)
         if end.cause is Cause.FINAL_ERROR:
             code = ExitCode(end.exit_code) if end.exit_code in _OWN_FAULT else ExitCode.RUN_FAILED
             s = s.fail("FinalError", f"{end.name}: {end.message}", code)
