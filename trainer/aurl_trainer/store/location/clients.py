@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -114,3 +115,19 @@ def _without_retries(fs: Any) -> None:
     """gcsfs decorates its one request function with six tries and has no option for it."""
     once = type(fs)._request.__wrapped__
     fs._request = once.__get__(fs)
+
+
+class Streaming:
+    """The file system for streams, made when it is first needed: a client takes long to make."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._fs: Any = None
+
+    def get(self) -> Any:
+        """The same for all threads."""
+        with self._lock:
+            if self._fs is None:
+                self._fs = open_store(self._uri, stream=True)[0]
+            return self._fs

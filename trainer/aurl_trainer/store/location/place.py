@@ -19,19 +19,18 @@ import copy
 import math
 import re
 import secrets
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from aurl_trainer.errors import CheckpointError, DamagedError, UnavailableError
 from aurl_trainer.store.location import disk, multipart
-from aurl_trainer.store.location.clients import is_async, is_local, open_store, taken_at
+from aurl_trainer.store.location.clients import Streaming, is_async, is_local, open_store, taken_at
 from aurl_trainer.store.location.faults import Fault, Kind, is_no_bucket, understand
 from aurl_trainer.store.location.multipart import Begun
 from aurl_trainer.store.location.patience import Patience
+from aurl_trainer.store.location.several import several
 from aurl_trainer.store.location.stream import BLOCK_BYTES, Upload
 
 PROBES = "probes"
@@ -60,7 +59,7 @@ class Location:
 
     def __init__(self, uri: str, filesystem: Any = None, patience: Patience | None = None) -> None:
         self.uri = shown(uri)
-        self._streaming = _Streaming(uri)
+        self._streaming = Streaming(uri)
         self._given = filesystem is not None
         self._patience = patience or Patience()
         self._deadline: float | None = None
@@ -315,7 +314,7 @@ class Location:
         an error no further one begins, and those under way have ended.
         """
         if not self.local:
-            self._delete_remote(names)
+            several(self._delete, names, DELETERS)
             return
         folders = set()
         for name in names:
@@ -331,22 +330,6 @@ class Location:
             self._ask("rm_file", self.path(name))
             return True
         return False
-
-    def _delete_remote(self, names: list[str]) -> None:
-        if len(names) < 2:
-            for name in names:
-                self._delete(name)
-            return
-        with ThreadPoolExecutor(min(DELETERS, len(names)), thread_name_prefix="checkpoint-delete") as pool:
-            going: set[Future[bool]] = set()
-            for name in names:
-                if len(going) == DELETERS:
-                    done, going = wait(going, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-                going.add(pool.submit(self._delete, name))
-            for future in as_completed(going):
-                future.result()
 
     def delete_folder(self, folder: str) -> None:
         """Removes a folder with all that is in it."""
@@ -401,19 +384,3 @@ class Location:
             ) from None
         if found != name.encode():
             raise CheckpointError(f"{self.uri}: gives back other bytes than were written")
-
-
-class _Streaming:
-    """The file system for streams, made when it is first needed: a client takes long to make."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._lock = threading.Lock()
-        self._fs: Any = None
-
-    def get(self) -> Any:
-        """The same for all threads."""
-        with self._lock:
-            if self._fs is None:
-                self._fs = open_store(self._uri, stream=True)[0]
-            return self._fs
