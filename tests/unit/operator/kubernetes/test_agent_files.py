@@ -11,7 +11,7 @@ from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.launch.pod import agent_mount
 from aurl_operator.launch.pod.agent_mount import mounted
-from tests.unit.operator.kubernetes.test_controller import KEY, PATH, Room, within
+from tests.unit.operator.kubernetes.room import KEY, PATH, Room, within
 
 
 def _lost(room: Room) -> None:

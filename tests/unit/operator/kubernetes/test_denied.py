@@ -7,7 +7,7 @@ import time
 import pytest
 
 from aurl_operator.core.names import rfc3339
-from tests.unit.operator.kubernetes.test_controller import PATH, Room, within
+from tests.unit.operator.kubernetes.room import PATH, Room, within
 
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 

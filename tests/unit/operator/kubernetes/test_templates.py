@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.kubernetes.test_controller import PATH, Room, within
+from tests.unit.operator.kubernetes.room import PATH, Room, within
 
 DEEP: dict[str, Any] = functools.reduce(lambda inner, _: {"deeper": inner}, range(5000), {})
 

@@ -7,7 +7,6 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +27,7 @@ from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.engine.runs import STEPS, Watch, losses, make_experiment, run
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    FaultyFileSystem.clear()
-    yield
-    FaultyFileSystem.clear()
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 
 def test_a_full_disk_costs_one_save_and_not_the_run() -> None:

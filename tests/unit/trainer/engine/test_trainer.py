@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,8 @@ from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from tests.unit.trainer.engine.corpus import Windows
 from tests.unit.trainer.engine.runs import STEPS, Short, Watch, losses, make_experiment, run, wait_for_saves
-from tests.unit.trainer.store.faulty import FaultyFileSystem
 
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    FaultyFileSystem.clear()
-    yield
-    FaultyFileSystem.clear()
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 
 def test_a_run_goes_through_its_steps_evaluates_saves_and_ends(tmp_path: Path) -> None:
