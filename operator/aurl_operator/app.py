@@ -20,7 +20,7 @@ import kopf
 
 from aurl_operator import metrics
 from aurl_operator.api import names
-from aurl_operator.backends.kubernetes.client.api import Api
+from aurl_operator.backends.kubernetes.client.api import PAGE, Api
 from aurl_operator.backends.kubernetes.lease import Lease
 from aurl_operator.backends.kubernetes.listen.hearing import JOBS, PODS
 from aurl_operator.backends.kubernetes.runtime import Runtime
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 SETTINGS = Settings.or_exit()
 GONE = "DELETED"
+
+IDLE_SECONDS = 0.2
+"""How long kopf keeps the last event of each object, and a task for it, after it was handled: at a start that
+is all objects at once. Not 0: kopf's own wait would then find no event ever."""
 
 
 @kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
@@ -58,6 +62,8 @@ def _plain(settings: kopf.OperatorSettings) -> None:
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = NoProgress()
     settings.watching.server_timeout = 300
+    settings.watching.chunk_size = PAGE
+    settings.queueing.idle_timeout = IDLE_SECONDS
     settings.watching.label_selectors["pods"] = names.SELECTOR
     for noisy in ("kopf.objects", "kopf.activities", "kopf._core", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -28,8 +28,8 @@ _MARKS = ("progress_at", "productive_seconds", "advance", "furthest_step", "resu
 
 _SETTLED = tuple(f.name for f in dataclasses.fields(Memory) if f.name not in _MARKS)
 
-_ARRIVALS = ("live", "starting", "attempts", "conditions")
-"""Fields of the memory that change when an ordered process is seen, and nothing else happens."""
+_ARRIVALS = ("live", "starting", "attempts", "conditions", "first_ready_at")
+"""Fields of the memory that change when an ordered process is seen or ready, and nothing else happens."""
 
 
 def reconcile(observed: Observed) -> Plan:

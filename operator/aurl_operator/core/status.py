@@ -29,6 +29,9 @@ SAID = 256
 
 _ACTIVE = (JobPhase.PENDING, JobPhase.STARTING, JobPhase.RECOVERING)
 
+_TRAINED = (JobPhase.RUNNING, JobPhase.RECOVERING)
+"""Phases after which a job that is not whole has lost something; a first node that is ready is no loss."""
+
 
 def phase_of(s: Situation) -> JobPhase:
     """Where the job stands."""
@@ -41,7 +44,8 @@ def phase_of(s: Situation) -> JobPhase:
         return JobPhase.SUSPENDING if anything else JobPhase.SUSPENDED
     if s.whole or s.memory.finishing_since is not None:
         return JobPhase.RUNNING
-    if s.memory.first_ready_at is not None:
+    lost = s.memory.phase in _TRAINED or any(not i.over for i in s.memory.incidents)
+    if lost and s.memory.first_ready_at is not None:
         return JobPhase.RECOVERING
     return JobPhase.STARTING if anything else JobPhase.PENDING
 

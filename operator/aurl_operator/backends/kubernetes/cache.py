@@ -6,6 +6,7 @@ its end is booked. Ends once seen stay as they were seen. Not here: watching (ap
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,8 +71,8 @@ class Entry:
     """Since when there is something to write that can wait for more."""
     suspects: dict[str, float] = field(default_factory=dict)
     """Machines on which something of the job fell silent, and when: the cluster may not know it yet."""
-    mounts: dict[str, tuple[float, str]] = field(default_factory=dict)
-    """By UID of a pod without a container: when the kubelet's events were read, and what they say."""
+    mounts: dict[str, str] = field(default_factory=dict)
+    """What the kubelet says of volumes, by UID of a pod without a container."""
     prepared: bool = False
     """Objects that pods need beside themselves are there, and are this job's."""
     agents: set[str] = field(default_factory=set)
@@ -290,11 +291,25 @@ def _trimmed(item: Mapping[str, Any]) -> Json:
     if annotations is not None:
         last = "kubectl.kubernetes.io/last-applied-configuration"
         metadata["annotations"] = {k: v for k, v in annotations.items() if k != last}
-    trimmed = {**item, "metadata": metadata}
+    trimmed: Json = {**item, "metadata": metadata}
     if item.get("kind") == "Pod" or "containers" in item.get("spec", {}):
         kept = ("nodeName", "schedulingGates")
         trimmed["spec"] = {k: v for k, v in item.get("spec", {}).items() if k in kept}
         agent = mounted(item)
         if agent is not None:
             trimmed["spec"]["volumes"] = [{"name": VOLUME, "configMap": {"name": agent}}]
-    return trimmed
+    return {sys.intern(key): _shared(value) for key, value in trimmed.items()}
+
+
+def _shared(value: Any, depth: int = 20) -> Any:
+    """The same, with one copy in the process of each key and each word: most of an object is these.
+
+    What lies deeper than `depth` stays as it is: a template can be of any depth.
+    """
+    if not depth:
+        return value
+    if isinstance(value, dict):
+        return {sys.intern(key): _shared(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shared(item, depth - 1) for item in value]
+    return sys.intern(value) if isinstance(value, str) and value.isidentifier() else value

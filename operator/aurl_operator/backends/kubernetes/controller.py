@@ -32,7 +32,6 @@ from aurl_operator.backends.kubernetes.client.errors import (
     NotFoundError,
 )
 from aurl_operator.backends.kubernetes.listen.by_name import ByName
-from aurl_operator.backends.kubernetes.observe import mounts
 from aurl_operator.backends.kubernetes.observe.look import observed, wakes
 from aurl_operator.backends.kubernetes.observe.progress import DOUBT_SECONDS
 from aurl_operator.backends.kubernetes.unusable import (
@@ -87,7 +86,6 @@ class Controller:
 
     def __init__(self, api: Api, cache: Cache, queue: Queue, hands: Hands, defaults: PodDefaults) -> None:
         self._api = api
-        self._brief = api.brief()
         self._cache = cache
         self._queue = queue
         self._hands = hands
@@ -136,8 +134,6 @@ class Controller:
         if self._wants_finalizer(entry):
             await self._hands.finalizer(entry, wanted=True)
         now = time.time()
-        if (refused := await mounts.ask(self._brief, entry, now)) is not None:
-            await self._hands.denied(entry, refused)
         if entry.trouble is not None and now >= entry.trouble_at + FORGIVEN_SECONDS:
             entry.trouble = None
         plan = reconcile(observed(entry, self._cache, entry.memory, now))

@@ -25,6 +25,7 @@ from aurl_operator.backends.kubernetes.listen.hearing import Hearing
 from aurl_operator.backends.kubernetes.listen.namespaces import AGAIN_SECONDS, listed
 from aurl_operator.backends.kubernetes.listen.relist import Relist
 from aurl_operator.backends.kubernetes.observe.machine import NOTICE_TAINTS
+from aurl_operator.backends.kubernetes.observe.mounts import Mounts
 from aurl_operator.backends.kubernetes.observe.progress import Poller
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Lane, Queue
@@ -62,6 +63,7 @@ class Runtime:
         served: tuple[str | None, ...] = settings.namespaces or (None,)
         self.relist = Relist(api, self.cache, self.queue, hands, self.hearing, served)
         self._poller = Poller(self.cache, lambda key: self.queue.add(key, Lane.NEWS))
+        self._mounts = Mounts(api, self.cache, self.queue.add, hands.denied)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -74,16 +76,17 @@ class Runtime:
             for node in await self._api.list(paths.nodes()):
                 self.cache.put_machine(node)
         for namespace in namespaces:
-            for pod in await self._api.list(paths.pods(namespace), labelSelector=names.SELECTOR):
-                self.cache.put_pod({"kind": "Pod", **pod})
-            for job in await self._api.list(paths.jobs(namespace)):
-                key, _ = self.cache.put_job(job)
-                self.queue.add(key)
+            async for pods in self._api.pages(paths.pods(namespace), labelSelector=names.SELECTOR):
+                for pod in pods:
+                    self.cache.put_pod({"kind": "Pod", **pod})
+            async for jobs in self._api.pages(paths.jobs(namespace)):
+                for job in jobs:
+                    key, _ = self.cache.put_job(job)
+                    self.queue.add(key)
         log.info("%d jobs listed in %.1f s", len(self.cache.entries), time.monotonic() - started)
         work = [self._controller.work() for _ in range(self.settings.workers)]
-        self._tasks = [
-            asyncio.create_task(job) for job in (*work, self._poller.run(), self.relist.run(), self._watch())
-        ]
+        beside = (self._poller.run(), self._mounts.run(), self.relist.run(), self._watch())
+        self._tasks = [asyncio.create_task(job) for job in (*work, *beside)]
         for task in self._tasks:
             task.add_done_callback(self._ended)
         self.working = True

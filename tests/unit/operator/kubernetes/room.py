@@ -13,6 +13,7 @@ from aurl_operator.backends.kubernetes.cache import Cache
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.controller import Controller
+from aurl_operator.backends.kubernetes.observe.mounts import Mounts
 from aurl_operator.launch.pod.manifest import PodDefaults
 from aurl_operator.queue import Key, Queue
 from aurl_trainer.contract import Progress
@@ -54,6 +55,7 @@ class Room:
         self.cache = Cache(())
         hands = Hands(api, self.cache, PodDefaults(), Pace(1000.0))
         self._queue = Told()
+        self.mounts = Mounts(api, self.cache, self._queue.add, hands.denied)
         self._controller = Controller(api, self.cache, self._queue, hands, PodDefaults())
 
     def job(self, *, spec: dict[str, Any] | None = None, **metadata: Any) -> None:

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
 
-from aurl_operator.backends.kubernetes.cache import GAP_SECONDS, Entry
-from aurl_operator.backends.kubernetes.observe.progress import Reply, _answer, _connections, interval
+from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.cache import GAP_SECONDS, Cache, Entry
+from aurl_operator.backends.kubernetes.observe.progress import Poller, Reply, _answer, _connections, interval
 from aurl_operator.core.policies import hang
 from aurl_trainer.contract import Phase, Progress
 from aurl_trainer.monitor.progress import ProgressServer
@@ -77,3 +80,22 @@ def test_reach_has_a_gap_only_when_questions_went_astray_for_long() -> None:
 def test_the_pause_between_two_questions_is_no_gap(silent: int) -> None:
     entry = Entry({"metadata": {}}, silent=silent)
     assert 1.2 * interval(entry, jobs=5000) < GAP_SECONDS < hang.MARGIN
+
+
+def test_questions_under_way_end_with_the_poller() -> None:
+    labels = {names.ROLE: "node"}
+    pod = {"metadata": {"labels": labels}, "status": {"phase": "Running", "podIP": "192.0.2.1"}}
+    cache = Cache(())
+    parsed: Any = SimpleNamespace(spec=SimpleNamespace(training=object()))
+    cache.entries["music", "bach"] = Entry({"metadata": {}}, parsed=parsed, pods={"uid": pod})
+
+    async def story() -> None:
+        poller = asyncio.create_task(Poller(cache, lambda key: None).run())
+        await asyncio.sleep(0.1)
+        assert len(asyncio.all_tasks()) > 2, "expected a question to be under way"
+        poller.cancel()
+        await asyncio.gather(poller, return_exceptions=True)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"expected nothing to be asked any more, found {left}"
+
+    asyncio.run(story())

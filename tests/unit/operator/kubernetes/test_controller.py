@@ -15,7 +15,6 @@ from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS
 from aurl_operator.core.memory import VERSION
-from aurl_operator.core.names import rfc3339
 from aurl_operator.core.policies import elastic
 from tests.unit.operator.kubernetes.room import KEY, PATH, READY, STRANGE, WRONG, Room, within
 
@@ -51,31 +50,6 @@ def test_events_that_are_not_taken_hold_nothing_up_and_are_written_later(
                 break
         await room.look()
         assert room.events().count("Deleted") == 2, f"expected both once, found {room.events()}"
-
-    within(story)
-
-
-def test_volumes_that_cannot_be_asked_about_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "BRIEF_SECONDS", 0.5)
-
-    async def story(room: Room) -> None:
-        room.job()
-        await room.look()
-        (pod,) = room.server.named("pods")
-        scheduled = {
-            "type": "PodScheduled",
-            "status": "True",
-            "lastTransitionTime": rfc3339(time.time() - 60),
-        }
-        status = {"phase": "Pending", "conditions": [scheduled]}
-        room.server.silent = ("/events",)
-        room.cache.put_pod({"kind": "Pod", **room.server.put(room.path(pod), {**pod, "status": status})})
-        async with asyncio.timeout(client.SECONDS):
-            await room.look()
-        room.server.silent = ()
-        asked = room.cache.entries[KEY].mounts[pod["metadata"]["uid"]]
-        await room.look()
-        assert room.cache.entries[KEY].mounts[pod["metadata"]["uid"]] == asked, "expected it to be let be"
 
     within(story)
 

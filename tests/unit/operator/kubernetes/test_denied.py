@@ -59,6 +59,7 @@ def test_a_volume_whose_trouble_cannot_be_read() -> None:
         path = next(at for at in room.server.objects if at.endswith(pod["metadata"]["name"]))
         room.cache.put_pod({"kind": "Pod", **room.server.put(path, {**pod, "status": status})})
         room.server.forbidden = (("GET", "/events"),)
+        await room.mounts.look(time.time())
         await room.look()
         assert any("cannot GET /events" in words for words in told(room)), f"found {told(room)}"
         assert room.status()["phase"] == "Starting", "expected the job to go on"

@@ -8,12 +8,13 @@ precondition): ours all do. Not here: which calls to make, and watches (kopf's).
 from __future__ import annotations
 
 import asyncio
+import builtins
 import copy
 import json
 import os
 import random
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +33,9 @@ TRIES = 4
 
 BRIEF_SECONDS = 3.0
 """How long the one try of a brief connection may take."""
+
+PAGE = 200
+"""Items of a list that are read at a time: some 50 kB of memory each, as they come."""
 
 MERGE_PATCH = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
@@ -97,15 +101,18 @@ class Api:
         return found
 
     async def list(self, path: str, **query: str) -> list[Json]:
-        """All items of a list, page by page."""
-        items: list[Json] = []
-        query = {"limit": "500", **query}
+        """All items of a list."""
+        return [item async for page in self.pages(path, **query) for item in page]
+
+    async def pages(self, path: str, **query: str) -> AsyncIterator[builtins.list[Json]]:
+        """The items of a list, page by page: for lists that are too long to be held whole."""
+        query = {"limit": str(PAGE), **query}
         while True:
             page = await self.get(path, **query)
-            items += page.get("items", [])
+            yield page.get("items", [])
             more = page.get("metadata", {}).get("continue")
             if not more:
-                return items
+                return
             query = {**query, "continue": more}
 
     async def text(self, path: str, **query: str) -> str:

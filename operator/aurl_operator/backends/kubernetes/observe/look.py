@@ -9,7 +9,6 @@ import dataclasses
 
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.cache import GAP_SECONDS, LOST_SECONDS, Cache, Entry
-from aurl_operator.backends.kubernetes.observe import mounts
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.process import Sight, process
 from aurl_operator.backends.kubernetes.observe.waiting import pull_due
@@ -46,9 +45,6 @@ def wakes(entry: Entry, cache: Cache, now: float) -> list[float]:
         machine = cache.machines.get(pod.get("spec", {}).get("nodeName", ""))
         if uid not in entry.ends and machine is not None and machine.lost_at is not None:
             found.append(machine.lost_at + LOST_SECONDS)
-        asked = mounts.due(entry, uid, pod)
-        if asked is not None:
-            found.append(asked)
         due = pull_due(pod)
         if pod.get("status", {}).get("phase") == "Pending" and due is not None:
             found.append(due)
@@ -65,7 +61,7 @@ def _process(entry: Entry, cache: Cache, memory: Memory, uid: str, now: float) -
         machine_gone=bool(place) and cache.machines_known and place not in cache.machines,
         ours=uid in memory.stopping,
         vanished=entry.vanished.get(uid),
-        mount=entry.mounts.get(uid, (0.0, ""))[1],
+        mount=entry.mounts.get(uid, ""),
         ran_before=memory.first_ready_at is not None,
     )
     found = process(pod, sight)

@@ -79,19 +79,26 @@ class Poller:
         async with aiohttp.ClientSession(
             timeout=timeout, connector=connector, trace_configs=traces
         ) as session:
-            loop = asyncio.get_running_loop()
-            while True:
-                now = loop.time()
-                for key in [k for k in self._due if k not in self._cache.entries]:
-                    del self._due[key]
-                for key, entry in list(self._cache.entries.items()):
-                    if key in self._asking or self._due.get(key, 0.0) > now or not _askable(entry):
-                        continue
-                    self._asking.add(key)
-                    task = asyncio.create_task(self._ask(session, key, entry))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
-                await asyncio.sleep(0.5)
+            try:
+                while True:
+                    self._ask_who_is_due(session)
+                    await asyncio.sleep(0.5)
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ask_who_is_due(self, session: aiohttp.ClientSession) -> None:
+        now = asyncio.get_running_loop().time()
+        for key in [k for k in self._due if k not in self._cache.entries]:
+            del self._due[key]
+        for key, entry in self._cache.entries.items():
+            if key in self._asking or self._due.get(key, 0.0) > now or not _askable(entry):
+                continue
+            self._asking.add(key)
+            task = asyncio.create_task(self._ask(session, key, entry))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, session: aiohttp.ClientSession, key: Key, entry: Entry) -> None:
         try:
