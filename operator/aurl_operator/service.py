@@ -110,6 +110,7 @@ def main() -> None:
     """Run the operator until SIGTERM."""
     set_up_logs(Settings.or_exit())
     import kopf
+    import uvloop
 
     from aurl_operator import app
 
@@ -119,13 +120,16 @@ def main() -> None:
     except AurlError as error:
         logging.getLogger(__name__).error("cannot start: %s", error)
         sys.exit(int(error.exit_code))
-    kopf.run(
-        registry=kopf.get_default_registry(),
-        standalone=True,
-        clusterwide=not settings.namespaces,
-        namespaces=found.served,
-        memo=kopf.Memo(settings=settings.model_copy(update={"namespaces": found.served}), left=found.left),
-    )
+    memo = kopf.Memo(settings=settings.model_copy(update={"namespaces": found.served}), left=found.left)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        kopf.run(
+            loop=runner.get_loop(),
+            registry=kopf.get_default_registry(),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=found.served,
+            memo=memo,
+        )
 
 
 async def _namespaces(settings: Settings) -> Namespaces:

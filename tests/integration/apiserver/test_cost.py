@@ -18,7 +18,7 @@ from tests.integration.apiserver.kubelet import Kubelet
 from tests.integration.apiserver.operator import OperatorProcess, free_port
 from tests.integration.apiserver.test_operator import eventually, job, status, whole
 
-WRITES = 8
+WRITES = 7
 """Of a job of two nodes and a store, from its creation until it runs. Change it only knowingly."""
 
 FOREIGN_EVENTS = 10_000

@@ -252,6 +252,7 @@ class Cache:
             del entry.vanished[uid]
             entry.pods.pop(uid, None)
             entry.ends.pop(uid, None)
+            entry.mounts.pop(uid, None)
 
     def _pods_of(self, key: Key, pod: Json) -> dict[str, Json]:
         entry = self.entries.get(key)

@@ -25,6 +25,42 @@ def test_the_store_comes_first_and_its_address_goes_into_each_node() -> None:
     assert not desk.look(0.1).starts, "an ordered start must not be ordered again"
 
 
+def test_a_first_node_that_is_ready_before_the_others_is_a_start_that_can_wait_to_be_told() -> None:
+    desk = Desk(make_job(nodes=2))
+    desk.start(desk.look())
+    desk.start(desk.look(0.1), ready=False)
+    desk.look(0.1)
+    desk.change("worker-0-0", ready=True)
+    plan = desk.look(0.1)
+    assert plan.status.phase is JobPhase.STARTING, "expected no recovery where nothing was lost"
+    assert plan.can_wait and not plan.ledger
+    desk.change("worker-1-0", ready=True)
+    plan = desk.look(0.1)
+    assert plan.status.phase is JobPhase.RUNNING and not plan.can_wait
+
+
+def test_a_node_lost_before_the_job_was_whole_is_recovered_from() -> None:
+    desk = Desk(make_job(nodes=2))
+    desk.start(desk.look())
+    desk.start(desk.look(0.1), ready=False)
+    desk.change("worker-0-0", ready=True)
+    desk.look(0.1)
+    desk.end("worker-1-0", killed(desk.now))
+    assert desk.look(0.1).status.phase is JobPhase.RECOVERING
+
+
+def test_a_job_that_resumes_starts() -> None:
+    desk = Desk(make_job(nodes=2))
+    desk.running()
+    desk.suspended = True
+    desk.stop(desk.look(1.0))
+    assert desk.look(1.0).status.phase in (JobPhase.SUSPENDING, JobPhase.SUSPENDED)
+    desk.stop(desk.look(1.0))
+    desk.look(1.0)
+    desk.suspended = False
+    assert desk.look(1.0).status.phase in (JobPhase.PENDING, JobPhase.STARTING)
+
+
 def test_training_goes_on_on_what_is_left_while_a_replacement_starts_in_the_same_round() -> None:
     desk = Desk(make_job(nodes={"min": 1, "max": 2}))
     desk.running()

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
-from kubernetes.aio.client import Configuration
+from kubernetes.client import Configuration
 
 from aurl_operator.backends.kubernetes.client.api import APPLY, Api
 from aurl_operator.backends.kubernetes.client.connection import Connection

@@ -34,7 +34,7 @@ TRIES = 4
 BRIEF_SECONDS = 3.0
 """How long the one try of a brief connection may take."""
 
-PAGE = 200
+PAGE = 500
 """Items of a list that are read at a time: some 50 kB of memory each, as they come."""
 
 MERGE_PATCH = "application/merge-patch+json"

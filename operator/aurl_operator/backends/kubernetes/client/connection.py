@@ -1,38 +1,55 @@
 """Where the API server is and who we are there: a kubeconfig, or the service account of our own pod.
 
-kubernetes' own loaders read both, run exec plugins and renew tokens. Not here: requests (api.py).
+kubernetes' own loaders read both, run exec plugins and renew tokens. Not `kubernetes.aio`: TorchX and kopf load
+`kubernetes.client` anyhow, and a second set of its models takes 32 MB. Not here: requests (api.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.client import Configuration
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
 from aurl_operator.backends.kubernetes.client.errors import UnavailableError
 from aurl_operator.errors import MissingError
 
 HOW = "set KUBECONFIG, or create a cluster (docs/tour.md shows it with kind)"
 
+TOKEN_SECONDS = 10.0
+"""A token is asked for again after so long; who gives it renews it minutes before its end."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Connection:
-    """An API server, and how to prove who we are."""
+    """An API server, and how to prove who we are. For one event loop."""
 
     host: str
     tls: ssl.SSLContext | None
     configuration: Configuration
     namespace: str
     """The context's own namespace; `default` if it names none."""
+    _headers: dict[str, str] = field(default_factory=dict)
+    _fresh_until: float = 0.0
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def headers(self) -> dict[str, str]:
         """What each request must carry; renews a token that has run out. Raises UnavailableError."""
+        async with self._asking:
+            if time.monotonic() >= self._fresh_until:
+                self._headers = await self._ask()
+                self._fresh_until = time.monotonic() + TOKEN_SECONDS
+        return self._headers
+
+    async def _ask(self) -> dict[str, str]:
         try:
-            key = await self.configuration.get_api_key_with_prefix("BearerToken")
+            # In a thread: a plugin of a kubeconfig may take seconds.
+            key = await asyncio.to_thread(self.configuration.get_api_key_with_prefix, "BearerToken")
         except (OSError, ConfigException) as error:
             raise UnavailableError(0, type(error).__name__, f"no token: {error}") from None
         if not key:
@@ -51,7 +68,7 @@ async def connection(context: str | None = None) -> Connection:
             own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
             namespace = own.read_text().strip() if own.exists() else namespace
         else:
-            await load_kube_config(_file(), context, configuration, persist_config=False)
+            await asyncio.to_thread(load_kube_config, _file(), context, configuration, persist_config=False)
             namespace = _namespace(context)
     except (ConfigException, FileNotFoundError) as error:
         raise MissingError(f"no cluster: {str(error).splitlines()[0]}; {HOW}") from None
@@ -64,7 +81,7 @@ def _file() -> str | None:
 
 
 def _namespace(context: str | None) -> str:
-    from kubernetes.aio.config import list_kube_config_contexts
+    from kubernetes.config import list_kube_config_contexts
 
     contexts, active = list_kube_config_contexts(_file())
     chosen = active if context is None else next(c for c in contexts if c["name"] == context)

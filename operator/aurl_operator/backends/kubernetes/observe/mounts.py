@@ -40,15 +40,15 @@ _REASONS = ("FailedMount", "FailedAttachVolume")
 
 def late(entry: Entry, uid: str, pod: dict[str, Any], now: float) -> bool:
     """Whether a pod has been on a machine for a while without a container, and without a word about why."""
-    since = scheduled_at(pod)
     status = pod.get("status", {})
-    if since is None or status.get("phase") != "Pending" or uid in entry.vanished:
+    if status.get("phase") != "Pending" or uid in entry.vanished:
         return False
     for container in status.get("containerStatuses") or []:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return False
-    return now - since >= LATE_SECONDS
+    since = scheduled_at(pod)
+    return since is not None and now - since >= LATE_SECONDS
 
 
 class Mounts:
