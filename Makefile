@@ -13,7 +13,7 @@ IMAGE_PREFIX ?= docker.io/local/
 TAG ?= dev
 DOCKER_BUILD ?= docker buildx build --load
 CLUSTER_TESTS := tests/integration/apiserver tests/e2e/cluster
-NO_CLUSTER = echo "no cluster: set KUBECONFIG (docs/tour.md shows how to get one with kind), or KUBEBUILDER_ASSETS \
+NO_CLUSTER = echo "no cluster: set KUBECONFIG (CONTRIBUTING.md says what it must have), or KUBEBUILDER_ASSETS \
   to run the API-server tests alone"; exit 1
 # An API server alone runs no pods: the scenarios need a cluster.
 HAVE_TESTS = $(if $(KUBECONFIG),$(CLUSTER_TESTS),tests/integration/apiserver)
@@ -22,9 +22,11 @@ HAVE_TESTS = $(if $(KUBECONFIG),$(CLUSTER_TESTS),tests/integration/apiserver)
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z./-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 $(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "$(PYTHON) is older than Python 3.11: \
+	  say make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@touch $@

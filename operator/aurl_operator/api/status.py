@@ -47,7 +47,7 @@ class Condition(StatusModel):
 
     type: Annotated[str, Field(max_length=64)]
     """Ready, Waiting, Degraded, Suspended, Succeeded, Failed; while the operator cannot work the job
-    InvalidSpec, NewerOperator or OperatorError."""
+    InvalidSpec, NewerOperator or OperatorError; MemoryRebuilt."""
     status: Literal["True", "False", "Unknown"]
     reason: Annotated[str, Field(max_length=128)]
     """One word: why."""

@@ -16,7 +16,7 @@ from tests.e2e.cluster.operator_log import OperatorLog
 from tests.integration.apiserver.operator import tracebacks
 
 ROOT = Path(__file__).resolve().parents[3]
-HOW = "no cluster: set KUBECONFIG (docs/tour.md shows how with kind)"
+HOW = "no cluster: set KUBECONFIG (CONTRIBUTING.md says what it must have)"
 OPERATOR = os.environ.get("AURL_OPERATOR_IMAGE", "docker.io/local/aurl-operator:dev")
 TRAINER = os.environ.get("AURL_TRAINER_IMAGE", "docker.io/local/aurl-trainer:dev")
 

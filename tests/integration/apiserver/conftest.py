@@ -14,7 +14,7 @@ import pytest
 from tests.integration.apiserver.control_plane import control_plane
 
 ROOT = Path(__file__).resolve().parents[3]
-HOW = "no cluster: set KUBECONFIG (docs/tour.md shows how with kind), or KUBEBUILDER_ASSETS"
+HOW = "no cluster: set KUBECONFIG (CONTRIBUTING.md says what it must have), or KUBEBUILDER_ASSETS"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

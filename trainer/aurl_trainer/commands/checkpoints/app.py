@@ -1,4 +1,6 @@
-"""The table of `aurl checkpoints`: catalog/ looks at checkpoints, upkeep/ keeps them, derived/ makes of them.
+"""Find, check, tag, copy, export, average and remove what runs have saved.
+
+The table of the commands: catalog/ looks at checkpoints, upkeep/ keeps them, derived/ makes of them.
 
 A command's module is loaded when it is called, or when the help of all is shown: whoever lists checkpoints
 does not wait for what copies them. Importing this loads neither torch, pydantic nor a store.
