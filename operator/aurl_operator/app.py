@@ -46,11 +46,14 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     _plain(settings)
     try:
         await _begin(memo)
+    except asyncio.CancelledError:
+        # Told to end while it lists: kopf then calls no clean-up.
+        await _hand_over(memo)
+        raise
     except AurlError as error:
         # A second try in this process would find ports and Lease taken by the first.
         log.error("cannot start: %s", error)
-        if "lease" in memo:
-            await memo.lease.release()
+        await _hand_over(memo)
         _end(int(error.exit_code))
 
 
@@ -82,7 +85,9 @@ async def _begin(memo: kopf.Memo) -> None:
     )
     memo.servers = await servers(settings, runtime)
     namespace = settings.lease_namespace or os.environ.get("POD_NAMESPACE") or api.namespace
-    memo.lease = Lease(api, namespace, settings.lease_name, settings.identity)
+    # Apart: a renewal must not stand in line behind a thousand deletions.
+    memo.lease_api = api.apart()
+    memo.lease = Lease(memo.lease_api, namespace, settings.lease_name, settings.identity)
     await memo.lease.acquire()
     metrics.LEADER.set(1)
     memo.holding = asyncio.create_task(_hold(memo.lease))
@@ -93,14 +98,22 @@ async def _begin(memo: kopf.Memo) -> None:
 async def stop(memo: kopf.Memo, **_: Any) -> None:
     """End all work, then hand the Lease over."""
     if "holding" in memo:
-        memo.holding.cancel()
         await memo.runtime.stop()
-        await memo.lease.release()
+        await _hand_over(memo)
         metrics.LEADER.set(0)
     if "servers" in memo:
         await memo.servers.cleanup()
     if "api" in memo:
         await memo.api.close()
+
+
+async def _hand_over(memo: kopf.Memo) -> None:
+    """Another replica need not wait until the Lease runs out."""
+    if "holding" in memo:
+        memo.holding.cancel()
+    if "lease" in memo:
+        await memo.lease.release()
+        await memo.lease_api.close()
 
 
 @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL)

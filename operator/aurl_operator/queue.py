@@ -7,6 +7,7 @@ lane namespaces take turns. Times to look again are kept in one heap. Not here: 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -40,7 +41,8 @@ class Queue:
         self._busy: dict[Key, Lane | None] = {}
         self._wakes: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
-        self._something = asyncio.Event()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._turn = 0
 
     def __len__(self) -> int:
@@ -66,14 +68,15 @@ class Queue:
                 del self._lanes[before[0]][key[0]]
         self._waiting[key] = (lane, before[1] if before else self._clock())
         self._lanes[lane].setdefault(key[0], deque()).append(key)
-        self._something.set()
+        self._wake_one()
 
     def add_at(self, key: Key, at: float) -> None:
         """Wants `key` looked at when the clock shows `at`; an earlier time stands."""
         if self._wakes.get(key, at + 1) > at:
             self._wakes[key] = at
             heapq.heappush(self._heap, (at, key))
-            self._something.set()
+            if self._waiters:
+                self._set_timer()
 
     def forget(self, key: Key) -> None:
         """No time to look at `key` again stands any more."""
@@ -87,18 +90,49 @@ class Queue:
             if key is not None:
                 self._busy[key] = None
                 return key
-            self._something.clear()
-            patience = None if not self._heap else max(0.0, self._heap[0][0] - self._clock())
-            try:
-                await asyncio.wait_for(self._something.wait(), patience)
-            except TimeoutError:
-                continue
+            await self._something()
 
     def done(self, key: Key) -> None:
         """`key` is not at work any more."""
         again = self._busy.pop(key)
         if again is not None:
             self.add(key, again)
+
+    async def _something(self) -> None:
+        """Waits until there may be something. One key wakes one waiter: a crowd would cost much."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._set_timer()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                # Woken and cancelled at once: what it was woken for is another's.
+                self._wake_one()
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _set_timer(self) -> None:
+        """Rings when the first key is due; before, nobody would look."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if self._heap:
+            patience = max(0.0, self._heap[0][0] - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(patience, self._ring)
+
+    def _ring(self) -> None:
+        self._due()
+        self._set_timer()
 
     def _due(self) -> None:
         now = self._clock()

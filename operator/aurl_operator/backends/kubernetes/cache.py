@@ -7,6 +7,7 @@ its end is booked. Ends once seen stay as they were seen. Not here: watching (ap
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,14 +106,17 @@ class Entry:
         return anew
 
 
+DEPARTED_KEPT = 1024
+"""Machines that have left last are remembered; pods of an earlier one the cluster has deleted long ago."""
+
+
 class Cache:
     """All jobs by key. For one event loop."""
 
     def __init__(self, notice_taints: Collection[str]) -> None:
         self.entries: dict[Key, Entry] = {}
         self.machines: dict[str, Machine] = {}
-        self.machines_known = False
-        """Whether machines are watched: only then does an unknown one mean a machine that is gone."""
+        self._departed: deque[str] = deque(maxlen=DEPARTED_KEPT)
         self._taints = notice_taints
         self._orphans: dict[Key, dict[str, Json]] = {}
 
@@ -244,7 +248,20 @@ class Cache:
         """The machine is not part of the cluster any more."""
         name = node["metadata"]["name"]
         self.machines.pop(name, None)
+        self._departed.append(name)
         return self._jobs_on(name)
+
+    def machines_listed(self) -> None:
+        """All machines have been taken in, after all pods: who is on none of them has lost its own."""
+        for entry in self.entries.values():
+            for pod in entry.pods.values():
+                place = pod.get("spec", {}).get("nodeName")
+                if place and place not in self.machines and place not in self._departed:
+                    self._departed.append(place)
+
+    def machine_gone(self, name: str) -> bool:
+        """Whether a machine has left the cluster. One of which nobody has told yet is new."""
+        return name not in self.machines and name in self._departed
 
     def forget_ghosts(self, entry: Entry, booked: Collection[str]) -> None:
         """Lets go of pods that are gone and whose end is booked."""

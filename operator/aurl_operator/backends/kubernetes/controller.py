@@ -68,6 +68,10 @@ AGAIN_SECONDS = 5.0
 TELL_SECONDS = 15.0
 """After Events that could not be written, before the next try."""
 
+UNTOLD_SECONDS = 3000.0
+"""What a predecessor may not have told is told so long. The API server keeps Events for an hour: later it
+would look untold where it was told."""
+
 UNTOLD_KEPT = 20
 """Ledger entries without their Event that a successor is left to tell, at most."""
 
@@ -198,7 +202,8 @@ class Controller:
             return
         try:
             entry.memory = Memory.from_json(text)
-            entry.untold += [e for e in entry.memory.outbox if told(e)]
+            since = time.time() - UNTOLD_SECONDS
+            entry.untold += [e for e in entry.memory.outbox if told(e) and e.at >= since]
         except NewerMemoryError as error:
             entry.problem = Problem(NEWER, str(error))
         except MemoryFormatError as error:

@@ -68,7 +68,8 @@ class Lease:
             await asyncio.sleep(min(RETRY, left))
             began = clock()
             try:
-                ours = await asyncio.wait_for(self._try(), max(0.0, until - began))
+                async with asyncio.timeout(max(0.0, until - began)):
+                    ours = await self._try()
             except TimeoutError:
                 continue
             if ours:
@@ -82,11 +83,20 @@ class Lease:
         """Hands over at once instead of letting it run out."""
         if self._object is None or self._seen is None or self._seen.holder != self._me:
             return
-        spec = {**(self._object.get("spec") or {}), "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._api.replace(self._path(), {**self._object, "spec": spec})
+            try:
+                await self._hand_over(self._object)
+            except ConflictError:
+                # A renewal was done when it was given up, and not answered yet.
+                found = await self._api.get(self._path())
+                if (found.get("spec") or {}).get("holderIdentity") == self._me:
+                    await self._hand_over(found)
         except ApiError as error:
             log.warning("the Lease was not handed over: %s", error.message)
+
+    async def _hand_over(self, lease: dict[str, Any]) -> None:
+        spec = {**(lease.get("spec") or {}), "holderIdentity": "", "leaseDurationSeconds": 1}
+        await self._api.replace(self._path(), {**lease, "spec": spec})
 
     async def _try(self) -> bool:
         now = asyncio.get_running_loop().time()

@@ -34,6 +34,7 @@ from aurl_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 GAUGE_SECONDS = 5.0
+CANCEL_AGAIN_SECONDS = 1.0
 
 
 class Runtime:
@@ -71,10 +72,6 @@ class Runtime:
         started = time.monotonic()
         metrics.NOT_SERVED.set(len(self._left))
         namespaces: tuple[str | None, ...] = self.settings.namespaces or (None,)
-        if self.settings.machines:
-            self.cache.machines_known = True
-            for node in await self._api.list(paths.nodes()):
-                self.cache.put_machine(node)
         for namespace in namespaces:
             async for pods in self._api.pages(paths.pods(namespace), labelSelector=names.SELECTOR):
                 for pod in pods:
@@ -83,6 +80,11 @@ class Runtime:
                 for job in jobs:
                     key, _ = self.cache.put_job(job)
                     self.queue.add(key)
+        if self.settings.machines:
+            # After the pods: one that is on no machine of this list has lost it.
+            for node in await self._api.list(paths.nodes()):
+                self.cache.put_machine(node)
+            self.cache.machines_listed()
         log.info("%d jobs listed in %.1f s", len(self.cache.entries), time.monotonic() - started)
         work = [self._controller.work() for _ in range(self.settings.workers)]
         beside = (self._poller.run(), self._mounts.run(), self.relist.run(), self._watch())
@@ -94,8 +96,12 @@ class Runtime:
     async def stop(self) -> None:
         """Ends all work; what is half done is found and finished by whoever works next."""
         self.working = False
-        for task in self._tasks:
-            task.cancel()
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            # Libraries may swallow one cancellation: it is asked for until it is heard.
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 

@@ -53,10 +53,10 @@ class Room:
     def __init__(self, server: SmallServer, api: client.Api) -> None:
         self.server, self.api = server, api
         self.cache = Cache(())
-        hands = Hands(api, self.cache, PodDefaults(), Pace(1000.0))
+        self.hands = Hands(api, self.cache, PodDefaults(), Pace(1000.0))
         self._queue = Told()
-        self.mounts = Mounts(api, self.cache, self._queue.add, hands.denied)
-        self._controller = Controller(api, self.cache, self._queue, hands, PodDefaults())
+        self.mounts = Mounts(api, self.cache, self._queue.add, self.hands.denied)
+        self._controller = Controller(api, self.cache, self._queue, self.hands, PodDefaults())
 
     def job(self, *, spec: dict[str, Any] | None = None, **metadata: Any) -> None:
         """Puts the job on the server, over what is there."""

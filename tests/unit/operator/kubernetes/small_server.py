@@ -107,6 +107,11 @@ class SmallServer:
             return 404, {"message": "not found"}
         if verb == "GET":
             return 200, known
+        if verb == "DELETE" and known["metadata"].get("finalizers"):
+            if "deletionTimestamp" in known["metadata"]:
+                return 200, known
+            going = {**known["metadata"], "deletionTimestamp": "2026-01-31T12:00:00Z"}
+            return 200, self.put(path, {**known, "metadata": going})
         if verb == "DELETE":
             return 200, self.objects.pop(path)
         if body["metadata"].get("resourceVersion") not in (None, known["metadata"]["resourceVersion"]):

@@ -63,6 +63,23 @@ def test_a_job_made_anew_under_its_name_has_no_part_in_the_pods_of_the_deleted_o
     assert not entry.pods and not entry.vanished, "its end would be booked as a loss of the new job"
 
 
+def test_a_machine_of_which_nobody_has_told_yet_has_not_gone() -> None:
+    cache = Cache(())
+    cache.put_job(job("one", 1))
+    lost = pod("a", "one")
+    lost["spec"] = {"nodeName": "gone-before-the-start"}
+    cache.put_pod(lost)
+    cache.machines_listed()
+    assert cache.machine_gone("gone-before-the-start")
+    assert not cache.machine_gone("new"), "expected a pod on a machine that is just joining to be let live"
+    node = {"metadata": {"name": "new"}, "spec": {}, "status": {}}
+    cache.put_machine(node)
+    cache.drop_machine(node)
+    assert cache.machine_gone("new")
+    cache.put_machine(node)
+    assert not cache.machine_gone("new"), "expected one that joins again to count"
+
+
 def test_pods_that_are_listed_before_their_job_are_its_own() -> None:
     cache = Cache(())
     cache.put_pod(pod("mine", "one"))

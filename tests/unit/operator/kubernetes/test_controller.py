@@ -13,7 +13,7 @@ from aurl_operator.api import names
 from aurl_operator.backends.kubernetes import controller
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
-from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS
+from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS, UNTOLD_SECONDS
 from aurl_operator.core.memory import VERSION
 from aurl_operator.core.policies import elastic
 from tests.unit.operator.kubernetes.room import KEY, PATH, READY, STRANGE, WRONG, Room, within
@@ -50,6 +50,30 @@ def test_events_that_are_not_taken_hold_nothing_up_and_are_written_later(
                 break
         await room.look()
         assert room.events().count("Deleted") == 2, f"expected both once, found {room.events()}"
+
+    within(story)
+
+
+@pytest.mark.parametrize(("age", "told"), [(60.0, True), (UNTOLD_SECONDS + 60, False)])
+def test_what_was_told_so_long_ago_that_its_event_is_gone_is_not_told_again(age: float, told: bool) -> None:
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        (pod,) = room.server.named("pods")
+        room.cache.drop_pod({"kind": "Pod", **pod}, time.time())
+        await room.look()
+        assert "Deleted" in room.events()
+        job = room.server.objects[PATH]
+        memory = json.loads(job["status"]["memory"])
+        for entry in memory["outbox"]:
+            entry["at"] -= age
+        status = {**job["status"], "memory": json.dumps(memory)}
+        room.server.put(PATH, {**job, "status": status})
+        for path in [path for path in room.server.objects if "/events/" in path]:
+            del room.server.objects[path]
+        room.forget()
+        await room.look()
+        assert ("Deleted" in room.events()) is told, f"found {room.events()}"
 
     within(story)
 

@@ -91,6 +91,35 @@ def test_a_lease_that_says_nothing_is_nobodys() -> None:
     assert asyncio.run(life())["holderIdentity"] == "me"
 
 
+def test_a_renewal_that_was_given_up_unanswered_does_not_keep_the_lease() -> None:
+    async def life() -> str:
+        server = SmallServer()
+        async with server.client() as api:
+            lease = Lease(api, "aurl-system", "aurl-operator", "me")
+            await lease.acquire()
+            path = f"{paths.leases('aurl-system')}/aurl-operator"
+            server.put(path, server.objects[path])
+            await lease.release()
+            return str(server.objects[path]["spec"]["holderIdentity"])
+
+    assert asyncio.run(life()) == "", "expected it to be handed over"
+
+
+def test_a_lease_that_another_has_taken_is_left_to_it() -> None:
+    async def life() -> str:
+        server = SmallServer()
+        async with server.client() as api:
+            lease = Lease(api, "aurl-system", "aurl-operator", "me")
+            await lease.acquire()
+            path = f"{paths.leases('aurl-system')}/aurl-operator"
+            taken = {**server.objects[path], "spec": {"holderIdentity": "another"}}
+            server.put(path, taken)
+            await lease.release()
+            return str(server.objects[path]["spec"]["holderIdentity"])
+
+    assert asyncio.run(life()) == "another"
+
+
 def test_a_token_that_cannot_be_read_is_as_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TRIES", 1)
 

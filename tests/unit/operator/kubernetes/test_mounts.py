@@ -13,10 +13,14 @@ from aurl_operator.backends.kubernetes.cache import Cache, Entry
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.errors import ForbiddenError
+from aurl_operator.backends.kubernetes.observe import mounts
 from aurl_operator.backends.kubernetes.observe.mounts import AGAIN_SECONDS, Mounts
 from aurl_operator.core.names import rfc3339
 from aurl_operator.queue import Key
 from tests.unit.operator.kubernetes.small_server import SmallServer
+
+LATER = 10_000.0
+"""Seconds after which a namespace may be asked again, however slow this machine is."""
 
 WORDS = "MountVolume.SetUp failed: persistentvolumeclaim not found"
 
@@ -75,7 +79,7 @@ def test_one_question_answers_for_a_whole_namespace() -> None:
         assert room.cache.entries["music", "job-7"].mounts == {"job-7-pod": WORDS}
         await room.mounts.look(time.time())
         assert room.asked == 1, "expected the namespace to be let be"
-        await room.mounts.look(time.time() + AGAIN_SECONDS + 1)
+        await room.mounts.look(time.time() + LATER)
         assert room.asked == 2 and len(room.heard) == 1, "expected no look without news"
 
     within(50, story)
@@ -95,7 +99,7 @@ def test_pods_that_are_not_late_are_not_asked_about() -> None:
 
 
 def test_a_silent_server_is_asked_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "BRIEF_SECONDS", 1.0)
+    monkeypatch.setattr(mounts, "PATIENCE_SECONDS", 1.0)
 
     async def story(room: Room) -> None:
         room.cache.entries["music", "job-0"].mounts = {"job-0-pod": WORDS}
@@ -107,7 +111,7 @@ def test_a_silent_server_is_asked_ever_more_seldom(monkeypatch: pytest.MonkeyPat
         await room.mounts.look(now + AGAIN_SECONDS + 1)
         assert room.asked == 1, "a question took a second: expected the next after twenty"
         room.server.silent = ()
-        await room.mounts.look(now + 60)
+        await room.mounts.look(now + LATER)
         assert room.asked == 2
         known = room.cache.entries["music", "job-0"].mounts
         assert known == {}, "expected words that are told no more to go"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from aurl_operator.backends.kubernetes.client import paths
 from aurl_trainer.contract import ExitCode
+from tests.unit.operator.kubernetes.small_server import SmallServer
 
 KUBECONFIG = {
     "apiVersion": "v1",
@@ -62,6 +65,39 @@ def test_a_wrong_setting_ends_the_process_in_one_line(program: tuple[str, ...]) 
     assert done.stderr.startswith("aurl-operator: AURL_WORKERS='many': "), done.stderr
     assert done.stderr.count("\n") == 1, f"expected one line, found {done.stderr}"
     assert done.returncode == ExitCode.USAGE
+
+
+def test_a_leader_that_is_told_to_end_while_it_lists_hands_over(tmp_path: Path) -> None:
+    asyncio.run(_told_to_end_while_it_lists(tmp_path))
+
+
+async def _told_to_end_while_it_lists(tmp_path: Path) -> None:
+    server = SmallServer()
+    server.silent = ("/pods",)
+    config, path = tmp_path / "config", f"{paths.leases('music')}/aurl-operator"
+    async with server.client() as api:
+        cluster = {"name": "c", "cluster": {"server": api.connection.host}}
+        config.write_text(json.dumps({**KUBECONFIG, "clusters": [cluster]}))
+        env = {
+            **{"KUBECONFIG": str(config), "AURL_LEASE_NAMESPACE": "music", "AURL_IDENTITY": "me"},
+            **{"AURL_HEALTH_PORT": "0", "AURL_METRICS_PORT": "0"},
+        }
+        code = "from aurl_operator.service import main; main()"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env={**os.environ, **env})
+        try:
+            async with asyncio.timeout(120):
+                while not any("/pods" in path for _, path in server.asked):
+                    await asyncio.sleep(0.05)
+                assert server.objects[path]["spec"]["holderIdentity"] == "me"
+                process.terminate()
+                while server.objects[path]["spec"]["holderIdentity"] == "me":
+                    assert process.returncode is None, "expected the Lease to be handed over before the end"
+                    await asyncio.sleep(0.05)
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 HOLD = """

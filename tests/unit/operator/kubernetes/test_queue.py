@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from hypothesis import given
@@ -129,3 +130,55 @@ def test_the_last_news_of_a_namespace_that_becomes_work_leaves_nothing_behind() 
         queue.add(("a", "x"), Lane.WORK)
 
     assert drained(fill, 2) == ["a/x", "b/y"]
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_one_key_wakes_one_waiter() -> None:
+    async def run() -> None:
+        queue = Queue(Clock())
+        waiting = [asyncio.create_task(queue.get()) for _ in range(8)]
+        await settled()
+        queue.add(("a", "x"))
+        queue.add(("a", "y"))
+        await settled()
+        got = [task.result() for task in waiting if task.done()]
+        assert sorted(got) == [("a", "x"), ("a", "y")]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_waiter_that_is_woken_and_cancelled_at_once_ends_and_leaves_its_key_to_another() -> None:
+    async def run() -> None:
+        queue = Queue(Clock())
+        first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+        await settled()
+        queue.add(("a", "x"))
+        first.cancel()
+        await settled()
+        assert first.cancelled(), "expected a cancellation to be heard whatever else happens"
+        assert second.done() and second.result() == ("a", "x"), "expected no key to wait beside a waiter"
+
+    asyncio.run(run())
+
+
+def test_a_time_that_comes_is_heard_whoever_waits_since_when() -> None:
+    async def run() -> None:
+        queue = Queue(time.monotonic)
+        queue.add_at(("a", "early"), time.monotonic() + 0.05)
+        waiting = [asyncio.create_task(queue.get()) for _ in range(2)]
+        await settled()
+        queue.add(("a", "now"))  # taken by the one that waited first, and with it the first timer
+        queue.add_at(("a", "earlier"), time.monotonic() + 0.01)
+        done, _ = await asyncio.wait(waiting, timeout=5)
+        found = sorted(task.result()[1] for task in done)
+        assert found == ["earlier", "now"], f"found {found}"
+        assert await asyncio.wait_for(queue.get(), 5) == ("a", "early")
+
+    asyncio.run(run())

@@ -61,19 +61,17 @@ class Hands:
 
     async def act(self, entry: Entry, action: Action) -> bool:
         """Carries one action out: whether anything was done. Raises ApiError where trying later may help."""
-        namespace = entry.job["metadata"]["namespace"]
         if isinstance(action, Start):
             await self._start(entry, action)
         elif isinstance(action, Stop):
             grace = 0 if action.kill else int(action.grace_seconds)
             if action.kill:
                 _suspect(entry, action.uid)
-            await self._delete_pod(entry, action.uid, grace)
+            return await self._delete_pod(entry, action.uid, grace)
         elif isinstance(action, Remove):
-            await self._delete_pod(entry, action.uid, int(action.grace_seconds))
+            return await self._delete_pod(entry, action.uid, int(action.grace_seconds))
         elif isinstance(action, DeleteJob):
-            with contextlib.suppress(NotFoundError, ConflictError):
-                await self._api.delete(paths.job(namespace, entry.job["metadata"]["name"]), uid=entry.uid)
+            await self._delete_job(entry)
         elif isinstance(action, Release):
             # Others may hold the job still: then there is nothing to look at until they let go.
             return await self.finalizer(entry, wanted=False)
@@ -232,10 +230,25 @@ class Hands:
                     await self._api.delete(f"{namespace}/{name}", uid=found["metadata"]["uid"])
         entry.tidied, entry.prepared = True, False
 
-    async def _delete_pod(self, entry: Entry, uid: str, grace: int) -> None:
+    async def _delete_job(self, entry: Entry) -> None:
+        """What came of it is known at once: no look asks for it again until the watch has told."""
+        metadata = entry.job["metadata"]
+        try:
+            done = await self._api.delete(paths.job(metadata["namespace"], metadata["name"]), uid=entry.uid)
+        except (NotFoundError, ConflictError):
+            self._cache.drop_job(entry.job)
+            return
+        if (done.get("metadata") or {}).get("deletionTimestamp"):
+            # Somebody holds it.
+            self._cache.renew_job(done)
+        else:
+            self._cache.drop_job(entry.job)
+
+    async def _delete_pod(self, entry: Entry, uid: str, grace: int) -> bool:
+        """Whether anything has changed by it."""
         known = entry.pods.get(uid)
         if known is None or uid in entry.vanished:
-            return
+            return False
         metadata = known["metadata"]
         try:
             done = await self._api.delete(
@@ -244,11 +257,15 @@ class Hands:
         except (NotFoundError, ConflictError):
             # Gone, or its name is another pod's by now.
             self._cache.drop_pod(known, time.time())
-            return
-        if done.get("kind") == "Pod":
-            self._cache.put_pod(done)
-            if grace == 0:
-                self._cache.drop_pod(done, time.time())
+            return True
+        if done.get("kind") != "Pod":
+            self._cache.drop_pod(known, time.time())
+            return True
+        changed = self._cache.put_pod(done) is not None
+        if grace == 0 and not done["metadata"].get("finalizers"):
+            self._cache.drop_pod(done, time.time())
+            return True
+        return changed
 
 
 def _owned(found: Json, entry: Entry) -> bool:

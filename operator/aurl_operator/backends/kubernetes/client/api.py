@@ -61,10 +61,7 @@ class Api:
         # Shared with brief ones.
         self._writes = None if stop_after is None else iter(range(stop_after - 1, -1, -1))
         self._patience: tuple[int, float] | None = None
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=64, ssl=to.tls if to.tls is not None else True),
-            read_bufsize=2**20,
-        )
+        self._session = _session(to)
 
     @classmethod
     async def connect(cls, context: str | None = None, **options: Any) -> Self:
@@ -79,10 +76,16 @@ class Api:
     ) -> None:
         await self.close()
 
-    def brief(self) -> Self:
-        """The same connection, for what can be done later as well: one short try of each call."""
+    def brief(self, seconds: float | None = None) -> Self:
+        """The same connection, for what can be done later as well: one try of each call, short by default."""
         other = copy.copy(self)
-        other._patience = (1, BRIEF_SECONDS)
+        other._patience = (1, BRIEF_SECONDS if seconds is None else seconds)
+        return other
+
+    def apart(self) -> Self:
+        """The same server over connections of its own, to be closed, too: there nothing stands in line."""
+        other = copy.copy(self)
+        other._session = _session(self.connection)
         return other
 
     async def close(self) -> None:
@@ -229,6 +232,13 @@ class Api:
         """For tests: as by power failure, the process dies when its n-th write is done and not yet known."""
         if self._writes is not None and verb in _WRITES and next(self._writes, 0) <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _session(to: Connection) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=64, ssl=to.tls if to.tls is not None else True),
+        read_bufsize=2**20,
+    )
 
 
 def _resource(path: str) -> str:

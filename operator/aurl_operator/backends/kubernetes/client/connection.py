@@ -1,7 +1,7 @@
 """Where the API server is and who we are there: a kubeconfig, or the service account of our own pod.
 
-kubernetes' own loaders read both, run exec plugins and renew tokens. Not `kubernetes.aio`: TorchX and kopf load
-`kubernetes.client` anyhow, and a second set of its models takes 32 MB. Not here: requests (api.py).
+kubernetes' own loaders read both, run exec plugins and renew tokens. Not `kubernetes.aio`: TorchX and kopf
+load `kubernetes.client` anyhow, and a second set of its models takes 32 MB. Not here: requests (api.py).
 """
 
 from __future__ import annotations

@@ -52,6 +52,8 @@ class _Kind:
     query: Mapping[str, str]
     held: Callable[[str | None], list[Json]]
     """What is known to exist in a namespace, or in all."""
+    holds: Callable[[Json], bool]
+    """Whether this very one is known to exist."""
     lacks: Callable[[Json], bool]
     """Whether a listed one is new to the cache."""
     confirm: Callable[[Json], Awaitable[Key | None]]
@@ -92,8 +94,8 @@ class Relist:
         self._soon = asyncio.Event()
         selected = {"labelSelector": names.SELECTOR}
         self._kinds = (
-            _Kind(JOBS, paths.jobs, {}, cache.held_jobs, cache.lacks_job, self._job),
-            _Kind(PODS, paths.pods, selected, cache.held_pods, cache.lacks_pod, self._pod),
+            _Kind(JOBS, paths.jobs, {}, cache.held_jobs, cache.holds_job, cache.lacks_job, self._job),
+            _Kind(PODS, paths.pods, selected, cache.held_pods, cache.holds_pod, cache.lacks_pod, self._pod),
         )
 
     async def run(self) -> None:
@@ -101,7 +103,8 @@ class Relist:
         patience = FIRST_SECONDS
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), patience)
+                async with asyncio.timeout(patience):
+                    await self._soon.wait()
                 await asyncio.sleep(AGAIN_SECONDS)
             self._soon.clear()
             patience = EVERY_SECONDS
@@ -151,7 +154,7 @@ class Relist:
         if key is not None:
             log.info("%s %s: no watch has told of its last change", kind.name, where)
             self._queue.add(key)
-            if _uid(item) in {_uid(held) for held in kind.held(metadata["namespace"])}:
+            if kind.holds(item):
                 # A watch that is connected again tells what there is, not what there was.
                 self._hearing.missed(kind.name)
 

@@ -58,7 +58,7 @@ def _process(entry: Entry, cache: Cache, memory: Memory, uid: str, now: float) -
     sight = Sight(
         now=now,
         machine=machine,
-        machine_gone=bool(place) and cache.machines_known and place not in cache.machines,
+        machine_gone=bool(place) and cache.machine_gone(place),
         ours=uid in memory.stopping,
         vanished=entry.vanished.get(uid),
         mount=entry.mounts.get(uid, ""),

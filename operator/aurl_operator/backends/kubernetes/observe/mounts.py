@@ -31,6 +31,9 @@ LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 15.0
 """Before a namespace is asked again, at least."""
 
+PATIENCE_SECONDS = 20.0
+"""How long one question may take: no look waits for it."""
+
 SHARE = 0.05
 """Of the time, at most, the API server is busy with questions about one namespace."""
 
@@ -62,7 +65,7 @@ class Mounts:
         denied: Callable[[Entry, ForbiddenError], Awaitable[None]],
     ) -> None:
         """`heard` is told of jobs whose words have changed, `denied` of those that may not be asked about."""
-        self._api = api.brief()
+        self._api = api.brief(PATIENCE_SECONDS)
         self._cache = cache
         self._heard = heard
         self._denied = denied
@@ -83,10 +86,11 @@ class Mounts:
         for key, entry in self._cache.entries.items():
             if any(late(entry, uid, pod, now) for uid, pod in entry.pods.items()):
                 waiting.setdefault(key[0], []).append(key)
+        began = time.monotonic()
         self._not_before = {name: at for name, at in self._not_before.items() if at > now}
         for namespace, keys in waiting.items():
             if namespace not in self._not_before:
-                await self._ask(namespace, keys, now)
+                await self._ask(namespace, keys, now + time.monotonic() - began)
 
     async def _ask(self, namespace: str, keys: list[Key], now: float) -> None:
         began = time.monotonic()
@@ -95,13 +99,13 @@ class Mounts:
         try:
             events = await self._api.list(paths.events(namespace), fieldSelector=WORDS)
             told = [event for event in events if event.get("reason") in _REASONS]
-            words = {event["involvedObject"]["uid"]: event.get("message", "") for event in told}
+            words = {event["involvedObject"].get("uid", ""): event.get("message", "") for event in told}
         except ForbiddenError as error:
             refused = error
         except ApiError as error:
             log.warning("events of %s cannot be read: %s", namespace, error.message)
         took = time.monotonic() - began
-        self._not_before[namespace] = now + max(AGAIN_SECONDS, took / SHARE)
+        self._not_before[namespace] = now + took + max(AGAIN_SECONDS, took / SHARE)
         for key in keys:
             entry = self._cache.entries.get(key)
             if entry is None:
