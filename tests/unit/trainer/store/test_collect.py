@@ -10,6 +10,7 @@ import pytest
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.errors import CheckpointError, RefusedError
 from aurl_trainer.store.aside import set_aside, take_back
+from aurl_trainer.store.copying import copy
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS
@@ -170,6 +171,36 @@ def test_a_reader_of_what_was_newest_a_grace_ago_can_finish(uri: str) -> None:
     assert store.committed() == names[1:], "save 2 was the newest until 10 seconds ago"
     retain(store, claim.id, ONE_LEFT.model_copy(update={"grace_seconds": 5}))
     assert store.committed() == names[2:]
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_copy_that_is_committed_after_the_survey_keeps_its_packs(uri: str, readable: bool) -> None:
+    """Where copies are collected: packs older than the newest are loose until their manifest comes."""
+    source, claim = open_run(f"{uri}-source")
+    first = save(source, claim.id, 1, 1, at=OLD)
+    second = save(source, claim.id, 2, 2, at=OLD, like=first)
+    newest = save(source, claim.id, 3, 3, at=OLD)
+    visitor = RunStore(Location(uri))
+    copy(source, newest.checkpoint, RunStore(Location(uri)), lambda size: None, any_run=True)
+    packs = [pack.path for pack in second.packs]
+    for path in packs:
+        visitor.location.put(path, source.location.get(path))
+    put = visitor.location.put
+
+    def commit_first(name: str, data: bytes) -> None:
+        if name.startswith("removals/"):  # it has looked, and is about to announce
+            copy(source, second.checkpoint, RunStore(Location(uri)), lambda size: None, any_run=True)
+            if not readable:
+                flip(visitor.location, second.checkpoint.manifest)
+        put(name, data)
+
+    visitor.location.put = commit_first  # type: ignore[method-assign]
+    keep = ONE_LEFT.model_copy(update={"latest": 2})
+    assert collect(visitor, keep).unfinished == ()
+    fresh = RunStore(Location(uri))
+    assert fresh.committed() == [second.checkpoint, newest.checkpoint]
+    assert set(packs) <= {f"packs/{n}" for n in fresh.location.names("packs")}, "packs of the copy have gone"
+    assert verify(fresh, second.checkpoint).good == readable
 
 
 def test_nothing_is_removed_any_more_when_whoever_waits_for_it_has_given_up(

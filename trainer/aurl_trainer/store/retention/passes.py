@@ -17,11 +17,7 @@ from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError, UnavailableError
 from aurl_trainer.store.aside import clear_gone
 from aurl_trainer.store.catalog.index import refresh_index
-from aurl_trainer.store.format.names import (
-    CheckpointName,
-    Fence,
-    GenerationId,
-)
+from aurl_trainer.store.format.names import PACKS, CheckpointName, Fence, GenerationId
 from aurl_trainer.store.location.place import DELETERS, Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
 from aurl_trainer.store.retention.leftovers import (
@@ -34,7 +30,7 @@ from aurl_trainer.store.retention.leftovers import (
 )
 from aurl_trainer.store.retention.plan import Plan, as_visitor, as_writer
 from aurl_trainer.store.retention.rules import Committed, kept
-from aurl_trainer.store.retention.survey import survey
+from aurl_trainer.store.retention.survey import Survey, survey
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.tags import clear_superseded
 from aurl_trainer.store.verify import Verdict, inspect, verify
@@ -84,7 +80,7 @@ def retain(
         return as_writer(checkpoints, folders, [f.id for f in fences], mine, stay.union(stay_too))
 
     acts: list[Callable[[], object]] = [
-        lambda: _remove(store, plan, plan(()), stop),
+        lambda: _remove(store, found, plan, plan(()), stop),
         lambda: delete_partials(store.location, mine),
     ]
     if orphans_only:
@@ -138,7 +134,7 @@ def collect(
     size = sum(_folder_bytes(store.location, n.folder) for n in first.folders)
     done = first
     if not dry_run:
-        done = _remove(store, plan, first)
+        done = _remove(store, found, plan, first)
         clear_superseded(store.location)
         clear_gone(store)
         delete_old_partials(store.location)
@@ -169,6 +165,7 @@ def _do(acts: Iterable[Callable[[], object]], stop: Callable[[], bool]) -> None:
 
 def _remove(
     store: RunStore,
+    found: Survey,
     plan: Callable[[Collection[CheckpointName]], Plan],
     first: Plan,
     stop: Callable[[], bool] = lambda: False,
@@ -179,8 +176,10 @@ def _remove(
         return first
     with _in_time(location) as bounded:
         announcement = announce(location, {*first.manifests, *first.folders})
-        second = plan(set(store.committed()).difference(first.manifests))
-        folders = tuple(n for n in second.folders if n in first.folders)
+        there = set(store.committed())
+        second = plan(there.difference(first.manifests))
+        came = there.difference(c.name for c in found.checkpoints)
+        folders = _unused(store, came, [n for n in second.folders if n in first.folders])
 
         def remove(names: Sequence[CheckpointName]) -> None:
             bounded.delete([name.manifest for name in names])
@@ -194,6 +193,19 @@ def _remove(
     location.delete([announcement])
     clear_dead(location)
     return Plan(second.manifests, folders)
+
+
+def _unused(
+    store: RunStore, came: Collection[CheckpointName], folders: Iterable[CheckpointName]
+) -> tuple[CheckpointName, ...]:
+    """Those of `folders` that no checkpoint needs which `came` after the survey, as copies do, whose packs
+    were loose until then. None if one of these cannot be read: the next pass knows more."""
+    used = {name.folder for name in came}
+    try:
+        used.update(f"{PACKS}/{folder}" for name in came for folder in store.head(name).folders)
+    except CheckpointError:
+        return ()
+    return tuple(n for n in folders if n.folder not in used)
 
 
 @contextlib.contextmanager
