@@ -47,8 +47,8 @@ class FaultyFileSystem(MemoryFileSystem):
         """Starts counting at zero; the objects stay.
 
         With `halves` there is one more fault in the middle of each put, when half of it is written (a pack
-        under its name, anything else under that of a partial file, as on a local disk), and one after each
-        delete.
+        under its name, as where stores show halves, anything else under that of a partial file, as on a local
+        disk), and one after each delete.
         """
         cls.fault = None if fault is None else staticmethod(fault)
         cls.operations = 0

@@ -108,14 +108,15 @@ def put(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into; durable when the block ends, gone when it fails.
+    """A file to write into; there, whole and durable, when the block ends, and not when it fails.
 
-    One that was there before stays as it was until the block has ended well: others may be using it.
+    One that was there before stays as it was until the block has ended well: others may be using it. Of
+    several that write the same name at once the last has it, and one that fails takes nothing of the others'.
     """
     make_folder(path.parent)
-    made = _partial(path) if path.exists() else path
+    partial = _partial(path)
     try:
-        with made.open("wb") as file:
+        with partial.open("wb") as file:
             behind = _Behind(file)
             try:
                 yield cast(BinaryIO, behind)
@@ -124,11 +125,11 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             behind.check()
             file.flush()
             os.fsync(file.fileno())
-        made.replace(path)
+        partial.replace(path)
         sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            made.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         raise
 
 

@@ -202,9 +202,10 @@ class Location:
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """A file to stream a large object into; durable when the block ends.
 
-        It is not atomic: nothing may refer to the object before the block has ended well. What an error
-        leaves behind is removed where that is possible; an object that was there before is not, and stays as
-        it was wherever the store replaces objects as a whole. At most 2 * BLOCK_BYTES are held in memory.
+        Nothing may refer to the object before the block has ended well. After an error an object that was
+        there before is as it was, and what was sent is freed, wherever the store replaces objects as a whole
+        (local disks, S3, GCS, Azure). Elsewhere half an object stays: nothing is removed by its name, which
+        another writer may have completed meanwhile. At most 2 * BLOCK_BYTES are held in memory.
         """
         with self._errors("written", name), self._no_bucket(name):
             if self.local:
@@ -213,27 +214,13 @@ class Location:
                 with disk.writing(Path(self.path(name))) as file:
                     yield file
                 return
-            replaces = False
-
-            def begin() -> Any:
-                nonlocal replaces
-                replaces = self._is_there(name)
-                return self._stream(name)
-
-            upload = Upload(lambda data: self.put(name, data), begin, self._deadline)
+            upload = Upload(lambda data: self.put(name, data), lambda: self._stream(name), self._deadline)
             try:
                 yield cast(BinaryIO, upload)
                 upload.finish()
             except BaseException:
-                upload.abandon(lambda: None if replaces else self.fs.rm_file(self.path(name)))
+                upload.abandon()
                 raise
-
-    def _is_there(self, name: str) -> bool:
-        try:
-            self._ask("info", self.path(name))
-        except FileNotFoundError:
-            return False
-        return True
 
     def _stream(self, name: str) -> Any:
         fs = self.fs if self._given else self._streaming.get()

@@ -65,8 +65,9 @@ class Upload(io.RawIOBase):
             self._send()
         self._run(self._file.close)
 
-    def abandon(self, remove: Callable[[], Any]) -> None:
-        """Gives up: what was sent is removed where that is possible, and nothing finishes it later."""
+    def abandon(self) -> None:
+        """Gives up: what was sent is freed where the store shows it only in the end, and nothing finishes it
+        later. What is there under the name stays: it may be another's."""
         self._buffer = bytearray()
         file, self._file = self._file, None
         if file is None:
@@ -77,8 +78,6 @@ class Upload(io.RawIOBase):
                 file.discard()  # aborts a multipart upload
             with contextlib.suppress(AttributeError):
                 file.closed = True  # else its finalizer would finish the upload
-            with contextlib.suppress(Exception):
-                remove()
 
         with contextlib.suppress(TimeoutError):
             within(CLEANUP_SECONDS, clean)

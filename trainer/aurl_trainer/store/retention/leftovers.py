@@ -35,7 +35,8 @@ FOLDERS = (
 checkpoints, or none."""
 
 PARTIAL_SECONDS = 900.0
-"""A partial file that nobody has written to for so long has lost its writer: each takes an instant."""
+"""A partial file that nobody has written to for so long has lost its writer: no two bytes of one, not of a
+pack either, are so far apart."""
 
 
 STRAY_SECONDS = 3600.0

@@ -158,6 +158,24 @@ def test_a_failed_write_leaves_what_was_there_before(
     assert place.get("packs/p") == b"something new" and place.partials("packs") == []
 
 
+@pytest.mark.parametrize("kind", ["path", "streams"])
+def test_a_failed_write_leaves_what_another_wrote_meanwhile(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two copies of one checkpoint to one place, neither of which found its pack there."""
+    monkeypatch.setattr(stream, "BLOCK_BYTES", 4)
+    place = Location(str(tmp_path)) if kind == "path" else Location("memory://two", WholeFileSystem())
+    with pytest.raises(CheckpointError, match="half way"), place.writing("packs/p") as file:
+        file.write(bytes(9))
+        assert place.names("packs") == [], "half an object is seen"
+        with place.writing("packs/p") as other:
+            other.write(b"the other's, whole")
+        raise OSError(5, "half way")
+    assert place.names("packs") == ["p"], "the other's pack has gone"
+    assert place.get("packs/p") == b"the other's, whole"
+    assert place.partials("packs") == []
+
+
 def test_the_probe_writes_and_is_read(place: Location) -> None:
     name = place.write_probe()
     place.read_probe(name)
