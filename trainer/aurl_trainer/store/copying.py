@@ -16,6 +16,7 @@ from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.identity import differences
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import GENERATIONS, CheckpointName, is_void
+from aurl_trainer.store.format.reading import twice
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import wait_for_removals
 from aurl_trainer.store.run_store import RunStore
@@ -58,22 +59,33 @@ def copy(
         _copy_pack(source.location, target.location, manifest, pack, progress)
         written += 1
         size += manifest.packs[pack].bytes
-    data = source.manifest_bytes(name)
+    data = twice(lambda: _bytes_of(source, manifest))
     _check_untrained(target)  # the packs may have taken hours
+    new = target.removed(name)
     target.location.publish(name.manifest, data)
-    _look_again(target, name)
+    if new:
+        _look_again(target, name)
     # A removal at the target that began before the manifest was there may have taken a pack for a loose one.
     for named in manifest.packs:
         folder = CheckpointName.parse(named.path.split("/")[1])
         wait_for_removals(target.location, folder or name)
     problems = inspect(target, name).problems
     if problems:
-        target.location.delete([name.manifest])
+        if new:
+            target.location.delete([name.manifest])
         raise CheckpointError(
             f"{target.location.uri}: removed while it was copied; copy again: {problems[0]}"
         )
     refresh_index(target)
     return Copied(name, written, there, size)
+
+
+def _bytes_of(source: RunStore, manifest: Manifest) -> bytes:
+    """The object of the manifest that was read before. Raises DamagedError if it says anything else now."""
+    data = source.manifest_bytes(manifest.checkpoint)
+    if Manifest.parse(data, manifest.name) != manifest:
+        raise DamagedError(f"{manifest.name}: two readings of its manifest differ")
+    return data
 
 
 def check_target(target: RunStore, manifest: Manifest, *, any_run: bool) -> None:

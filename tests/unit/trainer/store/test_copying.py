@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,68 @@ def test_a_copy_that_fails_takes_no_pack_that_others_use(
         do(store, manifest, url)
     assert target.location.get(path) == before, "what else is in the pack was lost"
     assert target.location.partials("packs") == []
+
+
+@pytest.fixture
+def far(source: tuple[RunStore, Manifest]) -> Iterator[RunStore]:
+    """The same run where reads can go wrong."""
+    store, _ = source
+    FaultyFileSystem.clear()
+    place = Location("faulty://source")
+    for name in store.location.names(""):
+        place.put(name, store.location.get(name))
+    yield RunStore(place)
+    FaultyFileSystem.clear()
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_no_bad_read_of_a_manifest_reaches_the_target(
+    source: tuple[RunStore, Manifest], far: RunStore, bad: int
+) -> None:
+    """The first reading is what is copied by; of those after it `bad` are wrong: one is no verdict."""
+    name = source[1].checkpoint
+    do(far, source[1], "faulty://copy")
+    target = RunStore(Location("faulty://copy"))
+    whole = target.manifest_bytes(name)
+    met: list[str] = []
+
+    def reading(path: str, data: bytes) -> bytes:
+        if not path.endswith(f"/source/{name.manifest}"):
+            return data
+        met.append(path)
+        return data[:-90] + bytes([data[-90] ^ 1]) + data[-89:] if 2 <= len(met) <= 1 + bad else data
+
+    FaultyFileSystem.reading = staticmethod(reading)
+    if bad == 1:
+        copy(RunStore(far.location), name, target, lambda size: None, any_run=False)
+    else:
+        with pytest.raises(DamagedError, match="digest does not match"):
+            copy(RunStore(far.location), name, target, lambda size: None, any_run=False)
+    assert len(met) == 3, f"expected the manifest to be read three times, not {len(met)}"
+    assert target.manifest_bytes(name) == whole, "the target's own manifest was replaced by a damaged one"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_only_a_manifest_that_the_copy_brought_is_taken_back(
+    source: tuple[RunStore, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    store, manifest = source
+    url, publish = str(tmp_path / "copy"), Location.publish
+    target = RunStore(Location(url))
+    if there:
+        do(store, manifest, url)
+
+    def removed(place: Location, name: str, data: bytes) -> None:
+        publish(place, name, data)
+        place.delete([manifest.packs[0].path])
+
+    monkeypatch.setattr(Location, "publish", removed)
+    with pytest.raises(CheckpointError, match=r"while it was copied; copy again: .* is missing"):
+        do(store, manifest, url)
+    assert target.committed() == [manifest.checkpoint] * there
+    monkeypatch.undo()
+    do(store, manifest, url)
+    assert verify(target, manifest.checkpoint).good, "a second copy does not mend it"
 
 
 def test_where_a_run_saves_nothing_is_copied(source: tuple[RunStore, Manifest], tmp_path: Path) -> None:
