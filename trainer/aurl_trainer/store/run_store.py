@@ -124,10 +124,12 @@ class RunStore:
         return known
 
     def head(self, name: CheckpointName) -> Head:
-        """The manifest without its tensors. Raises as `manifest` does."""
+        """The manifest without its tensors. Raises as `manifest` does, of damage what two readings find."""
         from aurl_trainer.store.format.manifest import Head
+        from aurl_trainer.store.format.reading import twice
 
-        return self._manifests.get(name) or Head.parse(self.manifest_bytes(name), str(name))
+        known = self._manifests.get(name)
+        return known or twice(lambda: Head.parse(self.manifest_bytes(name), str(name)))
 
     def _remember(self, name: CheckpointName, manifest: Manifest) -> None:
         self._manifests[name] = manifest

@@ -144,11 +144,13 @@ def test_a_plan_removes_nothing_that_is_needed(
         plan = as_visitor(checkpoints, folders, generations, stay, NOW)
         assert under_way not in plan.folders, "a save under way would lose its packs"
     assert stay.isdisjoint(plan.manifests)
-    for c in checkpoints:
-        if c.name not in plan.manifests:
-            lost = c.folders & {n.folder for n in plan.folders}
-            assert not lost, "a pack in use would go"
-    if writer or zombie.generation < max(generations):
+    left = [c for c in checkpoints if c.name not in plan.manifests]
+    for c in left:
+        lost = c.folders & {n.folder for n in plan.folders}
+        assert not lost, "a pack in use would go"
+    unknown = [c.name.age for c in left if c.at is None]
+    assert all(n.age > age for n in plan.folders for age in unknown), "what a damaged one may need would go"
+    if (writer or zombie.generation < max(generations)) and all(zombie.age > age for age in unknown):
         assert zombie in plan.folders, "what an interrupted save left would stay"
 
 

@@ -21,7 +21,9 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.retention.survey import survey
 from aurl_trainer.store.run_store import REMEMBERED, RunStore
+from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import verify
+from tests.unit.trainer.store.faulty import FaultyFileSystem
 from tests.unit.trainer.store.made import flip, open_run, save
 
 ALL = KeepConfig(latest=100, best=0, grace_seconds=0)
@@ -206,3 +208,43 @@ def test_a_damaged_manifest_is_none_of_the_best_until_it_is_read(tmp_path: Path)
     keep = KeepConfig(latest=1, best=1, grace_seconds=0)
     retain(RunStore(store.location), claim.id, keep)
     assert [n.number for n in store.committed()] == [1, 3]
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_one_bad_read_of_a_manifest_is_no_damage(bad: int) -> None:
+    """Taken for damaged, the best is none of the best any more, and goes."""
+    FaultyFileSystem.clear()
+    store, claim = open_run("faulty://run")
+    names = [save(store, claim.id, n, n, float(n), at=1000.0).checkpoint for n in (1, 2, 3)]
+    met: list[str] = []
+
+    def reading(path: str, data: bytes) -> bytes:
+        if path.endswith(names[0].manifest) and len(met) < bad:
+            met.append(path)
+            return data[:-1]
+        return data
+
+    FaultyFileSystem.reading = staticmethod(reading)
+    retain(RunStore(store.location), claim.id, KeepConfig(latest=1, best=1, grace_seconds=0))
+    assert len(met) == bad
+    assert store.committed() == ([names[0], names[2]] if bad == 1 else names[1:])
+    FaultyFileSystem.clear()
+
+
+def test_what_a_damaged_manifest_may_refer_to_stays_with_it(tmp_path: Path) -> None:
+    """A copy can mend the manifest; nothing can mend packs that went."""
+    store, claim = open_run(str(tmp_path))
+    first = save(store, claim.id, 1, 1)
+    other = save(store, claim.id, 2, 2).checkpoint
+    kept = save(store, claim.id, 3, 3, like=first).checkpoint
+    data = store.manifest_bytes(kept)
+    flip(store.location, kept.manifest)
+    set_tag(store, "paper", kept)
+    later = [save(store, claim.id, n, n).checkpoint for n in (4, 5, 6)]
+    retain(RunStore(store.location), claim.id, TWO)
+    assert store.committed() == [kept, *later[1:]]
+    assert set(store.pack_folders()) == {first.checkpoint, other, kept, *later[1:]}
+    store.location.put(kept.manifest, data)
+    assert verify(RunStore(store.location), kept).good
+    retain(RunStore(store.location), claim.id, TWO)
+    assert set(store.pack_folders()) == {first.checkpoint, kept, *later[1:]}, "they stay when it is mended"

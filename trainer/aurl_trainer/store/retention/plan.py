@@ -1,7 +1,8 @@
 """What may be removed, given which checkpoints stay. Pure.
 
 A folder of packs goes when no manifest that remains refers to any pack in it and no save under way can come
-to refer to it. Not here: which stay (rules.py), removing (passes.py).
+to refer to it. One that is damaged may refer to any packs of earlier saves. Not here: which stay (rules.py),
+removing (passes.py).
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ class Plan:
 def without(
     checkpoints: Sequence[Committed], gone: Collection[CheckpointName], loose: Iterable[CheckpointName]
 ) -> Plan:
-    """Removes the manifests in `gone`, and of the folders in `loose` those that nothing left refers to."""
+    """Removes the manifests in `gone`, and of the folders in `loose` those that nothing left can refer to.
+
+    Of a damaged one that is left it is unknown what it needs, but no save refers to a later one.
+    """
     left = [c for c in checkpoints if c.name not in gone]
     used = {folder for c in left for folder in (*c.folders, c.name.folder)}
-    return Plan(
-        tuple(sorted(gone, key=lambda n: n.age)),
-        tuple(sorted((n for n in loose if n.folder not in used), key=lambda n: n.age)),
-    )
+    unknown = max((c.name.age for c in left if c.at is None), default=None)
+    free = [n for n in loose if n.folder not in used and (unknown is None or n.age > unknown)]
+    return Plan(tuple(sorted(gone, key=lambda n: n.age)), tuple(sorted(free, key=lambda n: n.age)))
 
 
 def as_writer(
