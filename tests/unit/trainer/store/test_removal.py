@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aurl_trainer.store.format.sealed import unseal
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.removal import all_but_best, everything
 from aurl_trainer.store.run_store import RunStore
@@ -65,6 +66,26 @@ def test_by_other_metrics_and_tags_stay(uri: str) -> None:
     left = all_but_best(Location(uri), RUN, 1, {"val_nll": -1.0})
     assert [name.step for name in left] == [10, 30], "the tagged one, and the one with the greatest"
     assert RunStore(Location(uri)).valid() == left
+
+
+def test_a_tag_that_comes_while_the_best_are_read_keeps_its_checkpoint(uri: str) -> None:
+    store, claim = open_run(uri)
+    saved = [save(store, claim.id, n, 10 * n, 1.0 / n).checkpoint for n in (1, 2, 3)]
+    location = Location(uri)
+    put, told = location.put, []
+
+    def tag_first(name: str, data: bytes) -> None:
+        if name.startswith("removals/"):  # it has looked at the tags, and is about to announce
+            set_tag(RunStore(Location(uri)), "prod", saved[0])
+            told.append(frozenset(unseal(data, name)["names"]))
+        put(name, data)
+
+    location.put = tag_first  # type: ignore[method-assign]
+    left = all_but_best(location, RUN, 1, BY)
+    assert told == [frozenset(map(str, saved[:2]))], "a tag set later would not know what goes"
+    assert left == [saved[0], saved[2]] == RunStore(Location(uri)).valid()
+    assert all(verify(store, name).good for name in left), "what was tagged has lost its packs"
+    assert location.names("removals") == []
 
 
 def test_one_of_the_best_that_is_damaged_gives_way_to_the_next(uri: str) -> None:

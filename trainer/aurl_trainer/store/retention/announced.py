@@ -8,11 +8,12 @@ whether the checkpoint is still there. Each writes before it looks, so at least 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator
 
-from aurl_trainer.errors import DamagedError
+from aurl_trainer.errors import CheckpointError, DamagedError, UnavailableError
 from aurl_trainer.store.format.marks import REMOVALS
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.sealed import seal, unseal
@@ -31,6 +32,20 @@ def announce(location: Location, names: Collection[CheckpointName]) -> str:
     listed = sorted(str(n) for n in names)
     location.publish(name, seal({"format": "aurl-removal", "version": 1, "at": time.time(), "names": listed}))
     return name
+
+
+@contextlib.contextmanager
+def in_time(location: Location) -> Iterator[Location]:
+    """The place for as long as whoever waits for the announcement does: what is left goes the next time."""
+    until = time.monotonic() + REMOVE_SECONDS
+    try:
+        yield location.until(until)
+    except UnavailableError:
+        if time.monotonic() < until:
+            raise
+        raise CheckpointError(
+            f"{location.uri}: the store is too slow; some old checkpoints stay for now"
+        ) from None
 
 
 def announced(location: Location, now: float) -> Iterator[tuple[str, frozenset[str] | None]]:

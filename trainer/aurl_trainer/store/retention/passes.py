@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
-from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError, UnavailableError
+from aurl_trainer.errors import CheckpointError, DamagedError, FencedError, RefusedError
 from aurl_trainer.store.aside import clear_gone
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import PACKS, CheckpointName, Fence, GenerationId
 from aurl_trainer.store.location.place import DELETERS, Location
-from aurl_trainer.store.retention.announced import REMOVE_SECONDS, announce, clear_dead
+from aurl_trainer.store.retention.announced import announce, clear_dead, in_time
 from aurl_trainer.store.retention.leftovers import (
     OldUploads,
     delete_old_partials,
@@ -174,7 +174,7 @@ def _remove(
     location = store.location
     if not first.manifests and not first.folders:
         return first
-    with _in_time(location) as bounded:
+    with in_time(location) as bounded:
         announcement = announce(location, {*first.manifests, *first.folders})
         there = set(store.committed())
         second = plan(there.difference(first.manifests))
@@ -206,20 +206,6 @@ def _unused(
     except CheckpointError:
         return ()
     return tuple(n for n in folders if n.folder not in used)
-
-
-@contextlib.contextmanager
-def _in_time(location: Location) -> Iterator[Location]:
-    """The place for as long as whoever waits for the announcement does: what is left goes the next time."""
-    until = time.monotonic() + REMOVE_SECONDS
-    try:
-        yield location.until(until)
-    except UnavailableError:
-        if time.monotonic() < until:
-            raise
-        raise CheckpointError(
-            f"{location.uri}: the store is too slow; some old checkpoints stay for now"
-        ) from None
 
 
 def _settled_generations(store: RunStore, now: float) -> set[GenerationId]:

@@ -13,6 +13,7 @@ from aurl_trainer.errors import CheckpointError
 from aurl_trainer.store.catalog.index import refresh_index
 from aurl_trainer.store.format.names import GENERATIONS, CheckpointName
 from aurl_trainer.store.location.place import Location
+from aurl_trainer.store.retention.announced import announce, clear_dead, in_time
 from aurl_trainer.store.retention.leftovers import FOLDERS
 from aurl_trainer.store.retention.owned import Owned
 from aurl_trainer.store.retention.plan import without
@@ -70,16 +71,23 @@ def all_but_best(location: Location, run: str, count: int, by: Mapping[str, floa
     whole = [c for c in found if c.name in valid and c.at is not None]
     newest = sorted(whole, key=lambda c: c.name.age, reverse=True)
     stay = set(_first_whole(store, [c.name for c in best_first(whole, by) or newest], count))
-    stay |= set(store.tags().values()) & {c.name for c in found}
-    gone = {c.name for c in found} - stay
-    plan = without(found, gone, store.pack_folders())
+    names = {c.name for c in found}
+    gone = names - stay - set(store.tags().values())
+    folders = store.pack_folders()
     owned.look_again()  # reading took its time
-    location.delete([name.manifest for name in plan.manifests])
-    for name in plan.folders:
+    if gone:
+        # In time: whoever wants a tag waits for no longer. Packs can wait, nobody can tag them any more.
+        with in_time(location) as bounded:
+            announcement = announce(location, gone)
+            gone -= set(store.tags().values())
+            bounded.delete([name.manifest for name in sorted(gone, key=lambda n: n.age)])
+        location.delete([announcement])
+        clear_dead(location)
+    for name in without(found, gone, folders).folders:
         location.delete_folder(name.folder)
     _drop_uploads(location)
     refresh_index(store, known.entries)
-    return sorted(stay, key=lambda name: name.age)
+    return sorted(names - gone, key=lambda name: name.age)
 
 
 def _first_whole(store: RunStore, order: Sequence[CheckpointName], count: int) -> list[CheckpointName]:
