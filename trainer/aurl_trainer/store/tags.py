@@ -24,16 +24,17 @@ def set_tag(store: RunStore, tag: str, checkpoint: CheckpointName) -> Checkpoint
     removed at the same instant; the tag then names what it named before.
     """
     _check(tag)
+    gone = CheckpointError(
+        f"{store.location.uri}: {checkpoint} is not there, or goes at this instant; nothing was tagged"
+    )
+    # Before the tag is written, too: from then on retention does not keep what it named before.
+    if _goes(store, checkpoint):
+        raise gone
     before = store.tags().get(tag)
     _write(store, tag, checkpoint)
-    wait_for_removals(store.location, checkpoint)
-    try:
-        store.location.size(checkpoint.manifest)
-    except FileNotFoundError:
+    if _goes(store, checkpoint):
         _write(store, tag, before)
-        raise CheckpointError(
-            f"{store.location.uri}: {checkpoint} is not there, or goes at this instant; nothing was tagged"
-        ) from None
+        raise gone
     return before
 
 
@@ -54,6 +55,12 @@ def clear_superseded(location: Location) -> None:
     """Deletes what later marks of the same tags took the place of; what counts stays, so nobody can tell."""
     marks = (TagMark.parse(n) for n in location.names(TAGS))
     location.delete([m.object for m in superseded(m for m in marks if m is not None)])
+
+
+def _goes(store: RunStore, checkpoint: CheckpointName) -> bool:
+    """Whether it is not there, when no removal that was announced can touch it any more."""
+    wait_for_removals(store.location, checkpoint)
+    return store.removed(checkpoint)
 
 
 def _check(tag: str) -> None:

@@ -92,22 +92,36 @@ def test_a_removal_sees_a_tag_that_came_after_its_first_look(uri: str) -> None:
     assert verify(store, names[0]).good, "what was tagged has gone"
 
 
-def test_a_tag_sees_a_removal_that_came_before_it(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("marks", [1, 3], ids=["before it looks", "before it writes"])
+def test_a_tag_sees_a_removal_that_came_before_it(
+    uri: str, marks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the tag named is not kept between its two marks, so it writes none if it can know better."""
     store, claim = open_run(uri)
     names = [save(store, claim.id, n, n).checkpoint for n in (1, 2)]
     set_tag(store, "prod", names[1])
-    announcement = announce(store.location, [names[0]])
+    announcements: list[str] = []
     pauses: list[float] = []
+    put = store.location.put
+
+    def announce_first(name: str, data: bytes) -> None:
+        if name.startswith(f"{TAGS}/") and not announcements:
+            announcements.append(announce(Location(uri), [names[0]]))
+        put(name, data)
 
     def removed_meanwhile(seconds: float) -> None:
         pauses.append(seconds)
-        store.location.delete([names[0].manifest, announcement])
+        store.location.delete([names[0].manifest, *announcements])
 
+    if marks == 1:
+        announcements.append(announce(store.location, [names[0]]))
+    store.location.put = announce_first  # type: ignore[method-assign]
     monkeypatch.setattr(tags, "wait_for_removals", lambda a, b: wait_for_removals(a, b, removed_meanwhile))
     with pytest.raises(CheckpointError, match="goes at this instant; nothing was tagged"):
         set_tag(store, "prod", names[0])
     assert len(pauses) == 1, "it did not wait for the removal"
     assert store.tags() == {"prod": names[1]}, "the tag names what it named before"
+    assert len(store.location.names(TAGS)) == marks
 
 
 def test_an_announcement_that_a_killed_process_left_is_dead(
