@@ -124,21 +124,31 @@ def test_a_tag_sees_a_removal_that_came_before_it(
     assert len(store.location.names(TAGS)) == marks
 
 
-def test_an_announcement_that_a_killed_process_left_is_dead(
-    uri: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("old", [True, False], ids=["old", "clock ahead"])
+def test_an_announcement_is_dead_when_the_stores_clock_says_so_too(
+    uri: str, old: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A killed process left it; or the clock of one of the two machines is wrong."""
     store, claim = open_run(uri)
     name = save(store, claim.id, 1, 1).checkpoint
-    announce(store.location, [name])
+    announcement = announce(store.location, [name])
     clock = time.time() + announced.DEAD_SECONDS
     monkeypatch.setattr(announced.time, "time", lambda: clock)
+    taken_at = Location.taken_at
+    ago = announced.DEAD_SECONDS if old else 0.0
 
-    def never(seconds: float) -> None:
-        raise AssertionError("it waits for nobody")
+    def taken(self: Location, name: str) -> float | None:
+        at = taken_at(self, name)
+        return at - ago if at is not None and name == announcement else at
 
-    wait_for_removals(store.location, name, never)
+    monkeypatch.setattr(Location, "taken_at", taken)
+    pauses: list[float] = []
+    wait_for_removals(store.location, name, pauses.append)
+    assert len(pauses) == (0 if old else 2 * announced.REMOVE_SECONDS)
     announced.clear_dead(store.location)
-    assert store.location.names("removals") == []
+    left = [announcement.rpartition("/")[2]] if not old else []
+    assert store.location.names("removals") == left, "a living one was deleted, or a dead one stays"
+    assert store.location.names("probes") == []
 
 
 def test_after_a_stop_at_any_operation_a_tag_names_the_old_or_the_new() -> None:

@@ -249,6 +249,18 @@ class Location:
         with self._errors("looked at", name):
             return taken_at(self._ask("info", self.path(name)))
 
+    def now(self) -> float | None:
+        """The time by the clock of `taken_at`, seconds since the epoch; None if the store does not tell.
+
+        Writes a probe for that.
+        """
+        name = f"{PROBES}/{secrets.token_hex(8)}"
+        self.put(name, name.encode())
+        try:
+            return self.taken_at(name)
+        finally:
+            self.delete([name])
+
     def names(self, folder: str) -> list[str]:
         """Names of the objects in `folder` and below, relative to it, sorted; none when it is not there."""
         return [n for n in self._all(folder) if not n.rpartition("/")[2].startswith(".")]

@@ -48,19 +48,29 @@ def in_time(location: Location) -> Iterator[Location]:
         ) from None
 
 
-def announced(location: Location, now: float) -> Iterator[tuple[str, frozenset[str] | None]]:
+def announced(location: Location) -> Iterator[tuple[str, frozenset[str] | None]]:
     """The announcements: each object, and the names in it; None: it is dead or damaged."""
     for last in location.names(REMOVALS):
         name = f"{REMOVALS}/{last}"
         try:
             value = unseal(location.get(name), name)
-            at, names = float(value["at"]), frozenset(map(str, value["names"]))
+            names = frozenset(map(str, value["names"]))
+            dead = _is_dead(location, name, float(value["at"]))
         except FileNotFoundError:
             continue
         except (DamagedError, KeyError, TypeError, ValueError):
             yield name, None
             continue
-        yield name, names if at > now - DEAD_SECONDS else None
+        yield name, None if dead else names
+
+
+def _is_dead(location: Location, name: str, at: float) -> bool:
+    """Whether it was written DEAD_SECONDS ago: by this machine's clock, and by the store's own as far as that
+    tells, since the clock of one of two machines may be wrong. Raises FileNotFoundError when it is gone."""
+    if at > time.time() - DEAD_SECONDS:
+        return False
+    taken, now = location.taken_at(name), location.now()
+    return taken is None or now is None or taken <= now - DEAD_SECONDS
 
 
 def wait_for_removals(
@@ -69,7 +79,7 @@ def wait_for_removals(
     """Returns when no removal that was announced can touch `name` any more; takes two minutes at most."""
     waited = 0.0
     while waited < 2 * REMOVE_SECONDS:
-        if not any(names and str(name) in names for _, names in announced(location, time.time())):
+        if not any(names and str(name) in names for _, names in announced(location)):
             return
         pause(1.0)
         waited += 1.0
@@ -77,4 +87,4 @@ def wait_for_removals(
 
 def clear_dead(location: Location) -> None:
     """Deletes announcements that killed processes left."""
-    location.delete([name for name, names in announced(location, time.time()) if names is None])
+    location.delete([name for name, names in announced(location) if names is None])
