@@ -154,8 +154,8 @@ class Checkpointer:
         What earlier worlds left half done goes afterwards, in a thread.
 
         Raises RefusedError (checkpoints of another configuration, or another living run are here),
-        FencedError (another world opened later), CheckpointError (none verifies, the store does not answer,
-        or the checkpoint does not fit the state); after an error `state` may be half loaded.
+        FencedError (another world opened later), CheckpointError (none verifies, all are set aside, the store
+        does not answer, or the checkpoint does not fit the state); after an error `state` may be half loaded.
         """
         return self._until_answered(lambda: self._open(state))
 
@@ -168,13 +168,14 @@ class Checkpointer:
         def claim() -> tuple[Claim, list[CheckpointName]]:
             store.check_identity(self._identity)
             store.check_trained()
+            store.usable()  # before a generation is taken for nothing
             admit(store, self._run, take_over=self._settings.take_over, watch=self._watch)
             if self._presence is not None:
                 self._presence.begin()
             taken = store.claim(self._run, self._identity, self._ranks.size)
             # Listed only now: what an earlier generation commits after this listing, this one's fence voids.
             # A greater generation's are copies that came at this instant; or its fence is found below.
-            return taken, [name for name in store.valid() if name.generation < taken.id]
+            return taken, [name for name in store.usable() if name.generation < taken.id]
 
         self._claim, names = self._ranks.first(claim)
         damaged: list[Damage] = []

@@ -76,11 +76,30 @@ class RunStore:
 
     def valid(self) -> list[CheckpointName]:
         """The checkpoints of the run's history that were not set aside, oldest first."""
+        return self._history()[0]
+
+    def usable(self) -> list[CheckpointName]:
+        """As `valid`, for whoever begins at the start where there are none.
+
+        Raises CheckpointError when there are some, but all of them were set aside.
+        """
+        valid, aside = self._history()
+        if aside and not valid:
+            raise CheckpointError(
+                f"{self.location.uri}: all {len(aside)} checkpoints there are set aside as damaged; `aurl "
+                f"checkpoints verify {self.location.uri} --deep --repair` takes back what is whole; to start "
+                "anew, give the run another place"
+            )
+        return valid
+
+    def _history(self) -> tuple[list[CheckpointName], list[CheckpointName]]:
+        """The checkpoints of the run's history, oldest first: those that count, and those set aside."""
         # Manifests first: a fence seen later than they can only void more of them.
         names = self.committed()
         fences = self.fences()
         aside = self.aside()
-        return [n for n in names if n not in aside and not is_void(n, fences)]
+        names = [n for n in names if not is_void(n, fences)]
+        return [n for n in names if n not in aside], [n for n in names if n in aside]
 
     def aside(self) -> frozenset[CheckpointName]:
         """Those that were set aside as damaged."""

@@ -8,6 +8,7 @@ import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,11 @@ import torch
 from aurl_trainer.checkpoint.loading import load_weights
 from aurl_trainer.config.reference import Best, Latest, Number, Step
 from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.store.aside import set_aside, take_back
 from aurl_trainer.store.format.manifest import VERSION
 from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location.place import Location
-from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.run_store import Claim, RunStore
 from tests.unit.trainer.checkpoint.small import checkpointer, hash_of, make, state, train
 from tests.unit.trainer.checkpoint.test_checkpointer import Bomb
 
@@ -134,6 +136,40 @@ def test_when_none_is_whole_the_run_does_not_silently_start_anew(run: Run) -> No
         store.location.delete([objects(store, step)[1]])
     with pytest.raises(CheckpointError, match=r"none of its 3 checkpoints is whole.*is missing"):
         checkpointer(uri).open(state(*make(9)))
+
+
+def test_when_all_are_set_aside_the_run_does_not_silently_start_anew(run: Run) -> None:
+    uri, store, hashes = run
+    for name in store.committed():
+        set_aside(store.location, name, ["a flipped bit"])
+    before = store.fences()
+    with pytest.raises(CheckpointError, match=r"all 3 checkpoints there are set aside.*--repair") as error:
+        checkpointer(uri).open(state(*make(9)))
+    assert "\n" not in str(error.value)
+    assert store.fences() == before, "a generation was taken for nothing"
+    for name in store.committed():
+        take_back(store.location, name)
+    assert resume(run)[:2] == (3, hashes[3]), "what was set aside is void for ever"
+
+
+def test_when_the_last_one_is_set_aside_while_a_world_begins_it_does_not_start_anew(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, store, hashes = run
+    claim = RunStore.claim
+
+    def meanwhile(self: RunStore, *arguments: Any) -> Claim:
+        for name in store.committed():
+            set_aside(store.location, name, ["a flipped bit"])
+        return claim(self, *arguments)
+
+    monkeypatch.setattr(RunStore, "claim", meanwhile)
+    with pytest.raises(CheckpointError, match="all 3 checkpoints there are set aside"):
+        checkpointer(uri).open(state(*make(9)))
+    monkeypatch.undo()
+    for name in store.committed():
+        take_back(store.location, name)
+    assert resume(run)[:2] == (3, hashes[3]), "what was set aside is void for ever"
 
 
 def test_what_was_passed_over_is_no_part_of_the_run_any_more(run: Run) -> None:
