@@ -8,6 +8,7 @@ Not here: trying again (patience.py).
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,7 +32,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """One error, understood. `text` is what the store said, one line."""
+    """One error, understood. `text` is what the store said, one line, without what may be a secret."""
 
     kind: Kind
     text: str
@@ -122,6 +123,10 @@ _WORDS = {
     "bucket does not exist": Kind.NO_BUCKET,
     "forbidden": Kind.DENIED,
 }
+
+
+_QUERY = re.compile(r"\?[^\s?]*=\S*")
+"""Of a URL: there are the signature of an Azure SAS, and the id with which anybody may end a GCS upload."""
 
 
 def understand(error: BaseException) -> Fault:
@@ -216,4 +221,4 @@ def _text(chain: list[BaseException]) -> str:
 
 def _line(text: str) -> str:
     lines = [part.strip() for part in text.strip().splitlines() if part.strip()]
-    return lines[0][:300] if lines else ""
+    return _QUERY.sub("?***", lines[0])[:300] if lines else ""

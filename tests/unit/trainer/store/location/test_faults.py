@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any, NoReturn
 
 import pytest
-from aiohttp import ClientPayloadError, ServerDisconnectedError
+from aiohttp import (
+    ClientPayloadError,
+    ClientSession,
+    ClientTimeout,
+    InvalidURL,
+    ServerDisconnectedError,
+    TCPConnector,
+)
+from aiohttp.abc import AbstractResolver
 from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,
     ResourceNotFoundError,
     ServiceRequestError,
+    ServiceResponseError,
 )
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from fsspec import FSTimeoutError
@@ -102,3 +113,48 @@ def test_the_cause_counts_where_the_error_itself_says_nothing() -> None:
             raise RuntimeError("upload failed") from cause
     except RuntimeError as error:
         assert understand(error).passing
+
+
+class _Silent(AbstractResolver):
+    """A name server that never answers."""
+
+    async def resolve(self, *_: Any, **__: Any) -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing ends the waiting")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def aiohttp_timeout(url: str) -> Exception:
+    """What aiohttp raises when no connection is made in time."""
+
+    async def ask() -> None:
+        async with ClientSession(connector=TCPConnector(resolver=_Silent())) as session:
+            await session.get(url, timeout=ClientTimeout(connect=0.01))
+
+    try:
+        asyncio.run(ask())
+    except Exception as error:
+        return error
+    raise AssertionError("no error")
+
+
+def test_no_secret_in_a_url_is_told() -> None:
+    secret = "c2VjcmV0"
+    sas = f"http://store.example/c/run/it's%20one.json?sv=2024-01-01&comp=block&sig={secret}%3D"
+    upload = f"http://store.example/upload/b/o?uploadType=resumable&upload_id={secret}"
+    for url in (sas, upload):
+        late = aiohttp_timeout(url)
+        assert secret in str(late), f"expected aiohttp to tell the whole URL, it says {late}"
+        wrapped = ServiceResponseError(late, error=late)  # as azure's transport does
+        told = HttpResponseError(f"Operation failed: {url}, tried 3 times")
+        for error in (late, wrapped, InvalidURL(url), told, OSError(110, f"timed out: {url}")):
+            found = str(understand(error))
+            assert secret not in found, f"{type(error).__name__} tells a secret: {found}"
+            assert f"{url.partition('?')[0]}?***" in found, f"the rest of the URL is gone: {found}"
+
+
+def test_a_secret_that_the_end_of_a_long_line_cuts_is_not_told() -> None:
+    found = str(understand(ValueError(f"{'x' * 270} http://store.example/c?sig=c2VjcmV0")))
+    assert "sig" not in found, f"half a secret is one, too: {found}"
