@@ -76,11 +76,12 @@ class KeptPacks:
 
     def _sweep(self) -> None:
         """Removes halves that ranks left which are gone: whoever writes one has it locked."""
-        for path in (self._folder / PACKS).glob(f"*/.*{PARTIAL}"):
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-                path.parent.rmdir()
+        with contextlib.suppress(OSError):  # another rank removes the same, or the disk fails
+            for path in (self._folder / PACKS).glob(f"*/.*{PARTIAL}"):
+                with contextlib.suppress(OSError), path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    path.parent.rmdir()
 
     def _trim(self, newest: str) -> None:
         """Removes the oldest until the rest is small enough."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -80,6 +83,27 @@ def test_what_a_rank_left_that_ended_while_it_saved_goes_with_the_next_copy(tmp_
         copy.write(b"defg")
     assert kept.sizes() == {name(2): 7, name(3): 4}, "what is being written beside it has to stay"
     assert files(tmp_path) == {name(2), name(3)}, "what the rank left takes room for ever"
+
+
+def test_another_rank_that_removes_the_same_halves_costs_no_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        half = tmp_path / f"packs/v{number}/.rank-0000.pack.1.partial"
+        half.parent.mkdir(parents=True)
+        half.write_bytes(b"half")
+    kept = KeptPacks(tmp_path, 2**20)
+    lock = fcntl.flock
+
+    def meanwhile(file: BinaryIO, how: int) -> None:
+        shutil.rmtree(tmp_path / "packs")  # another rank, between the listing and the look into the others
+        monkeypatch.undo()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    keep(kept, 4, b"abc")
+    assert not (tmp_path / "packs/v0").exists(), "the other rank never came"
+    assert kept.sizes() == {name(4): 3}
 
 
 def files(folder: Path) -> set[str]:
