@@ -113,8 +113,8 @@ def admit(
 
 
 def _lives(location: Location, run: str, watch: float, pause: Callable[[float], None]) -> bool:
-    first = _read(location, run)
-    if first is not None and first.get("ended") is True:
+    last = _read(location, run)
+    if last is not None and last.get("ended") is True:
         return False
     log.warning(
         "%s: run %s was there last and has not said that it ended; looking for %.0f s whether it lives",
@@ -124,8 +124,11 @@ def _lives(location: Location, run: str, watch: float, pause: Callable[[float], 
     for _ in range(looks):
         pause(watch / looks)
         now = _read(location, run)
-        if now != first:
-            return now is not None and now.get("ended") is not True
+        if now is None:  # no beat: it says nothing, neither that the run lives nor that it is dead
+            continue
+        if last is not None and now != last:
+            return now.get("ended") is not True
+        last = now
     return False
 
 

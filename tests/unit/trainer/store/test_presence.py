@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,31 @@ def test_a_beat_that_fails_or_is_damaged_harms_nothing(store: RunStore, first: P
     first._beat()
     with pytest.raises(RefusedError):
         admit(store, "b", watch=0.0, pause=lambda _: first._beat())
+
+
+@pytest.mark.parametrize("bad", ["missing", "damaged"])
+def test_a_bad_read_of_a_beat_does_not_make_a_living_run_dead(
+    store: RunStore, first: Presence, bad: str
+) -> None:
+    looks = itertools.count()
+
+    def pause(seconds: float) -> None:
+        look = next(looks)
+        if look == 0 and bad == "missing":
+            store.location.delete([object_of("a")])
+        elif look == 0:
+            store.location.put(object_of("a"), b"not a beat")
+        elif look == 5:
+            first._beat()
+
+    with pytest.raises(RefusedError, match="run a is training there"):
+        admit(store, "b", pause=pause)
+
+
+def test_a_first_bad_read_does_not_make_a_dead_run_alive(store: RunStore, first: Presence) -> None:
+    beat = store.location.get(object_of("a"))
+    store.location.put(object_of("a"), b"not a beat")
+    admit(store, "b", pause=lambda _: store.location.put(object_of("a"), beat))
 
 
 def test_nobody_was_here(store: RunStore) -> None:
