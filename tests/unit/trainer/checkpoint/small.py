@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -114,3 +117,13 @@ def finish(saver: Saver) -> Saved:
     saver.tidy()
     assert saved is not None
     return saved
+
+
+@contextlib.contextmanager
+def no_threads() -> Iterator[None]:
+    """The system starts no thread any more in this process: each asks for more stack than there can be."""
+    usual = threading.stack_size(2**60)
+    try:
+        yield
+    finally:
+        threading.stack_size(usual)

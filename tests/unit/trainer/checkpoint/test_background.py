@@ -19,7 +19,7 @@ from aurl_trainer.errors import CheckpointError, FencedError
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from tests.unit.trainer.checkpoint import small
-from tests.unit.trainer.checkpoint.small import checkpointer, finish
+from tests.unit.trainer.checkpoint.small import checkpointer, finish, no_threads
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 URI = "faulty://background"
@@ -169,6 +169,20 @@ def test_no_memory_for_the_copy_is_a_failed_save(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(CheckpointError, match="MemoryError: not so much"):
             saver.begin(1, state, {}, {})
     assert saver.under_way is None
+    saver.begin(2, state, {}, {})
+    assert finish(saver).step == 2
+
+
+def test_without_a_thread_a_save_fails_and_the_next_one_is_made(caplog: pytest.LogCaptureFixture) -> None:
+    state = {"w": torch.ones(10)}
+    with no_threads():
+        saver = opened(state)
+        saver.begin(1, state, {}, {})
+        with pytest.raises(CheckpointError, match="no thread could be started"):
+            saver.finish()
+        assert saver.under_way is None and saver.tidy()
+    for whose in ("earlier worlds", "the save of step 1"):
+        assert f"the removal of what {whose} left is left for later: no thread could be" in caplog.text
     saver.begin(2, state, {}, {})
     assert finish(saver).step == 2
 

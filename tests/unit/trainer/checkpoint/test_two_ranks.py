@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -24,7 +25,15 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
 from aurl_trainer.store.verify import verify
 from tests.unit.trainer.checkpoint.pool import RankPool
-from tests.unit.trainer.checkpoint.small import IDENTITY, checkpointer, hash_of, make, state, train
+from tests.unit.trainer.checkpoint.small import (
+    IDENTITY,
+    checkpointer,
+    hash_of,
+    make,
+    no_threads,
+    state,
+    train,
+)
 
 pytestmark = pytest.mark.processes
 
@@ -316,6 +325,34 @@ def _save_beside(rank: int, world: int, uri: str, full: int) -> Any:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     saver.tidy()
     return told
+
+
+def _save_without_threads(rank: int, world: int, uri: str, lacking: int) -> Any:
+    """Rank `lacking` can start no thread for save 1; save 2 is made. What each rank is told of both."""
+    opener = checkpointer(uri, rank, world)
+    state = {"t": {str(i): torch.full((1000,), float(i)) for i in range(4)}}
+    opener.open(state)
+    opener.saver.tidy()
+    try:
+        with no_threads() if rank == lacking else contextlib.nullcontext():
+            opener.saver.begin(1, state, {}, {})
+        opener.saver.finish()
+        failed = ""
+    except CheckpointError as error:
+        failed = str(error)
+    opener.saver.tidy()
+    return failed, opener.save(2, state, {}).step
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_rank_that_can_start_no_thread_is_everybodys_failed_save(
+    ranks: RankPool, tmp_path: Path, lacking: int
+) -> None:
+    uri = f"file://{tmp_path}/run"
+    why = "no thread could be started (limit of processes, or memory): can't start new thread"
+    expected: Any = (why, 2)
+    assert ranks.run(_save_without_threads, uri, lacking) == [expected, expected]
+    assert steps(uri) == [2]
 
 
 def _save_behind(rank: int, world: int, uri: str) -> Any:

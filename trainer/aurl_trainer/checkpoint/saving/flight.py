@@ -41,14 +41,18 @@ class Landing:
 
 
 class Errand:
-    """A daemon thread. What ends it is raised where it is waited for."""
+    """A daemon thread. What ends it is raised where it is waited for; `refused` says why there is none."""
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
         self._work = work
         self.fatal: BaseException | None = None
+        self.refused: str | None = None
         self._begin = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # by the system
+            self.refused = f"no thread could be started (limit of processes, or memory): {error}"
         self._begin.set()
 
     def _run(self) -> None:
@@ -61,6 +65,8 @@ class Errand:
 
     def join(self, seconds: float) -> bool:
         """Whether it has ended within so many seconds."""
+        if self.refused is not None:
+            return True
         self._thread.join(max(0.0, min(seconds, threading.TIMEOUT_MAX)))
         if self.fatal is not None:
             raise self.fatal
@@ -68,7 +74,8 @@ class Errand:
 
 
 class Flight:
-    """A save under way. `work` does it and returns how it went; `after` follows where it went well.
+    """A save under way. `work` does it and returns how it went; `after` follows where it went well. Where no
+    thread can be started it has landed at once, as failed.
 
     It has so many `seconds`; `deadline` is their end, by time.monotonic. `work` sets `committing` before the
     manifest may exist, and `placed` to what this rank's packs hold. With `behind`, which names what has to
@@ -106,6 +113,9 @@ class Flight:
         self._changing = threading.Lock()
         self._landed = threading.Event()
         self._errand = Errand(self._run, f"save of step {name.step}")
+        if self._errand.refused is not None:
+            self._let_go()
+            self._land(self._failed("CheckpointError", self._errand.refused))
 
     # -- the training thread
 
@@ -176,15 +186,18 @@ class Flight:
         except BaseException:
             self._landed.set()
             raise
-        # Before the landing: whoever hears of it may stage the next save.
-        self._work = _gone
-        self._worked = True
+        self._let_go()
         self._land(landing)
         if self._landing is landing and landing.error is None:
             try:
                 self._after()
             except Exception:
                 log.exception("a defect after saving step %d", self.name.step)
+
+    def _let_go(self) -> None:
+        """Before the landing: whoever hears of it may stage the next save."""
+        self._work = _gone
+        self._worked = True
 
     def _outcome(self) -> Landing:
         try:

@@ -32,7 +32,10 @@ class Following:
     def sweep(
         cls, what: str, sweep: Callable[[], None], seconds: float, after: Flight | None = None
     ) -> Following:
-        """`sweep` in a thread of its own, when that of the save `after` has ended; not at all if it hangs."""
+        """`sweep` in a thread of its own, when that of the save `after` has ended.
+
+        Not at all if that hangs, or no thread can be started: retention removes the same after the next save.
+        """
 
         def work() -> None:
             if after is None or after.join(seconds):
@@ -41,7 +44,10 @@ class Following:
                 except Exception:
                     log.exception("a defect in %s", what)
 
-        return cls(what, Errand(work, "sweep").join, seconds)
+        errand = Errand(work, "sweep")
+        if errand.refused is not None:
+            log.warning("%s is left for later: %s", what, errand.refused)
+        return cls(what, errand.join, seconds)
 
     def join(self, seconds: float) -> bool:
         """Whether it has ended within so many seconds."""
