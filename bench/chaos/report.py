@@ -47,7 +47,7 @@ def last_line(runs: Sequence[Judged], asked: int) -> str:
     """`200 kills, 0 differences`, and what is missing."""
     done = sum(len(r.struck) for r in runs)
     wrong = sum(len(r.differences) for r in runs)
-    missing = "" if done >= asked else f" ({asked - done} of {asked} not done: the time was over)"
+    missing = "" if done >= asked else f" ({asked - done} of {asked} not done)"
     return f"{done} kills, {wrong} differences{missing}"
 
 

@@ -21,7 +21,7 @@ from bench.chaos.judge import Result, Trace, damage, differences, noticed, resul
 from bench.chaos.losses import Life, charged, forgotten, lives
 from bench.chaos.plan import Mode, RunPlan
 from bench.chaos.report import Judged
-from bench.chaos.stages import Rhythm
+from bench.chaos.stages import Rhythm, Stage
 from bench.chaos.victims import leftovers
 
 RHYTHM = Rhythm(steps=360, save_every=8, evaluate_every=16)
@@ -80,7 +80,7 @@ class Runs:
     ) -> Iterator[Judged]:
         """One run, and more of them for kills that it ended too early for, their numbers `apart`.
 
-        Raises StuckError when the undisturbed run does not succeed.
+        Kills whose stage a run of their own did not show in time either strike at a step of the next. Raises StuckError when the undisturbed run does not succeed.
         """
         job_file = self._job(now.seed)
         say(f"{self.mode} run {now.number}: undisturbed")
@@ -90,7 +90,9 @@ class Runs:
             judged, left = self._one(now, job_file, calm, tell)
             yield judged
             if not judged.struck:
-                return
+                if all(kill.stage is Stage.STEP for kill in left.kills):
+                    return
+                left = replace(left, kills=tuple(replace(k, stage=Stage.STEP) for k in left.kills))
             now = replace(left, number=now.number + apart)
 
     def _one(

@@ -31,7 +31,7 @@ def run(*kills: Struck, differences: tuple[str, ...] = ()) -> Judged:
 def test_the_last_line_says_how_many_were_done() -> None:
     done = [run(struck(1), struck(2))]
     assert last_line(done, 2) == "2 kills, 0 differences"
-    assert last_line(done, 5) == "2 kills, 0 differences (3 of 5 not done: the time was over)"
+    assert last_line(done, 5) == "2 kills, 0 differences (3 of 5 not done)"
     assert last_line([run(struck(1), differences=("loss of step 3",))], 1) == "1 kills, 1 differences"
 
 
