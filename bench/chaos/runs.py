@@ -80,7 +80,8 @@ class Runs:
     ) -> Iterator[Judged]:
         """One run, and more of them for kills that it ended too early for, their numbers `apart`.
 
-        Kills whose stage a run of their own did not show in time either strike at a step of the next. Raises StuckError when the undisturbed run does not succeed.
+        Kills whose stage a run of their own did not show in time either strike at a step of the next.
+        Raises StuckError when the undisturbed run does not succeed.
         """
         job_file = self._job(now.seed)
         say(f"{self.mode} run {now.number}: undisturbed")
