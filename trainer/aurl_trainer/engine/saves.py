@@ -79,7 +79,10 @@ class Saves:
             self._outcome(saver.under_way or 0, lambda: saver.heard(*sums[:4]))
 
     def save(self, position: Position, *, must: bool) -> None:
-        """Begins a save, or leaves it out if another is under way, the rule says so, and it is no `must`."""
+        """Begins a save, or leaves it out if another is under way, the rule says so, and it is no `must`.
+
+        A notice ends the wait for another; then the save that follows the notice takes this one's place.
+        """
         saver = self._saver
         if saver is None:
             return
@@ -89,6 +92,9 @@ class Saves:
             return
         self._enter(position, Phase.SAVE)
         self.wait(position)
+        if saver.under_way is not None:
+            self._noticed(position, f"a node has to leave, and {busy} is still under way")
+            return
         began = time.perf_counter()
         try:
             self._state.save(position)
@@ -105,9 +111,10 @@ class Saves:
             self._say(f"saves are copied into {size} on this rank, and no more than that at any time")
 
     def wait(self, position: Position, *, hurried: bool = False, until: float = math.inf) -> None:
-        """Waits until the save under way is durable or has failed.
+        """Waits until the save under way is durable or has failed, or a notice is given to any rank.
 
-        It fails when there is no time left: by time.monotonic() `until`, or, `hurried`, after a notice.
+        `hurried` waits on after a notice, and the save fails when there is no time left: that of a notice, or
+        by time.monotonic() `until`.
         """
         saver = self._saver
         if saver is None or saver.under_way is None:
@@ -120,7 +127,7 @@ class Saves:
 
         def finish() -> Saved | None:
             try:
-                return saver.finish(lambda: self._alive(position), left)
+                return saver.finish(lambda: self._alive(position), left, lambda: notice.given and not hurried)
             finally:
                 self._stalled += time.perf_counter() - began
 
@@ -144,7 +151,14 @@ class Saves:
             saver.hurry()  # again: what was waited for is followed by something, too
             self.save(position, must=True)
             self.wait(position, hurried=True)
-        saver.tidy(max(0.0, min(TIDY_SECONDS, self._runtime.notice.left)))
+        self._tidy(saver, leaving=True)
+
+    def _noticed(self, position: Position, message: str) -> None:
+        """A notice has ended the wait before a save; all ranks know it."""
+        if position.step < self._steps:
+            self._left_out(position.step, message)  # the loop makes the last save after the next step
+        else:
+            self.last(position, self._runtime.world.sum([[signal] for signal in self.signals()]))
 
     def finish(self, position: Position) -> Decision:
         """Waits at the end of the run until its last step is durable, and for what follows that save.
@@ -157,10 +171,26 @@ class Saves:
             if saver.under_way is not None:
                 self._enter(position, Phase.SAVE)
             self.wait(position)
+            if saver.under_way is not None:  # a notice, and all ranks know it
+                saver.hurry()
+                self.wait(position, hurried=True)
             if self.durable != position.step:
                 decision = self._insist(position)
-            saver.tidy(math.inf if decision is Decision.GO_ON else TIDY_SECONDS)
+            self._tidy(saver, leaving=decision is not Decision.GO_ON)
         return decision
+
+    def _tidy(self, saver: Saver, *, leaving: bool) -> None:
+        """Waits for what follows the last save: to its end, or, once ranks leave, for as long as they may."""
+        notice = self._runtime.notice
+        while not leaving:
+            mine = (not saver.tidy(MEET), notice.given)
+            goes_on, notices = self._runtime.world.sum([[float(one)] for one in mine])
+            if not goes_on:
+                return
+            if notices:
+                saver.hurry()
+                leaving = True
+        saver.tidy(max(0.0, min(TIDY_SECONDS, notice.left)))
 
     def _insist(self, position: Position) -> Decision:
         self._enter(position, Phase.SAVE)

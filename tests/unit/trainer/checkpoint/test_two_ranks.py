@@ -383,16 +383,17 @@ def _save_behind(rank: int, world: int, uri: str) -> Any:
         written = [n for n in RunStore(Location(uri)).pack_folders() if n.step == 2]
         told.append((saver.following, saver.seconds_under_way, written))
         torch.distributed.barrier()
+    stopped = saver.finish(stop=lambda: rank == 1), saver.under_way
     goes_on.set()
     saved = saver.finish()
     saver.tidy()
-    return told, None if saved is None else saved.step
+    return told, stopped, None if saved is None else saved.step
 
 
 def test_no_rank_uploads_while_rank_0_still_removes(ranks: RankPool, tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/run"
-    expected: Any = ([("what follows the save of step 1", 0.0, [])] * 3, 2)
-    assert ranks.run(_save_behind, uri) == [expected, expected]
+    told, stopped, saved = [("what follows the save of step 1", 0.0, [])] * 3, (None, 2), 2
+    assert ranks.run(_save_behind, uri) == [(told, stopped, saved)] * 2, "or the wait did not end on both"
     store = RunStore(Location(uri))
     assert steps(uri) == [1, 2] and all(verify(store, name).good for name in store.valid())
 

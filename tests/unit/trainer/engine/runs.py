@@ -101,6 +101,17 @@ class Short(Notice):
         return -1.0 if self.given else math.inf
 
 
+class Brief(Notice):
+    """Time for a few looks after a notice."""
+
+    looks = 0
+
+    @property
+    def left(self) -> float:
+        self.looks += self.given
+        return math.inf if not self.given else 60.0 if self.looks < 10 else 0.0
+
+
 def wait_for_saves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the run wait for each save, so that it is known which have ended when it leaves."""
     begin = Saves.save

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import shutil
 import threading
 import time
@@ -20,11 +19,10 @@ from aurl_trainer.contract import Cause, Phase, Progress
 from aurl_trainer.engine.saves import Saves
 from aurl_trainer.engine.state.position import Position
 from aurl_trainer.engine.state.run_state import RunState
-from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.errors import CheckpointError, FencedError, GoneError, LeaveError
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
-from tests.unit.trainer.engine.runs import STEPS, Watch, losses, make_experiment, run
+from tests.unit.trainer.engine.runs import STEPS, Brief, Watch, losses, make_experiment, run
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 pytestmark = pytest.mark.usefixtures("empty_store")
@@ -144,16 +142,6 @@ def test_training_goes_on_while_what_follows_a_save_takes_its_time(monkeypatch: 
 
 
 def test_a_notice_does_not_wait_for_retention_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Brief(Notice):
-        """Time for a few looks after a notice."""
-
-        looks = 0
-
-        @property
-        def left(self) -> float:
-            self.looks += self.given
-            return math.inf if not self.given else 60.0 if self.looks < 20 else 0.0
-
     watch = Slow(until=STEPS, at="removals/", leave_after=7, notice=Brief())
     hold_removal(watch, monkeypatch)
     with pytest.raises(LeaveError):

@@ -214,28 +214,32 @@ class Saver:
         return self._settle()
 
     def finish(
-        self, alive: Callable[[], None] = lambda: None, left: Callable[[], float] = lambda: math.inf
+        self,
+        alive: Callable[[], None] = lambda: None,
+        left: Callable[[], float] = lambda: math.inf,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Saved | None:
         """Waits for the save under way, all ranks together; raises as `heard` does.
 
-        `alive` is called every MEET seconds. When a rank has no seconds `left` the save fails.
+        `alive` is called every MEET seconds. When a rank has no seconds `left` the save fails; when one says
+        `stop()` the wait ends on all of them, and the save goes on.
         """
         while self._flight is not None:
             flight = self._flight
             flight.wait(max(0.0, min(MEET if flight.released else HELD_MEET, left())))
             alive()
-            late = left() <= 0
+            mine = (float(left() <= 0), float(stop()))
 
-            def tell(late: bool = late) -> list[float]:
-                return [*self.signals(), float(late)]
+            def tell(mine: tuple[float, float] = mine) -> list[float]:
+                return [*self.signals(), *mine]
 
             told = self._ranks.together(tell)
-            *signals, hurried = (sum(column) for column in zip(*told, strict=True))
-            if signals[0] and hurried:
+            *signals, late, stops = (sum(column) for column in zip(*told, strict=True))
+            if signals[0] and late:
                 flight.fail("there was no time left to finish it")
                 continue
             saved = self.heard(*signals)
-            if saved is not None:
+            if saved is not None or stops:
                 return saved
         return None
 

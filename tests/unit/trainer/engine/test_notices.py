@@ -1,0 +1,115 @@
+"""A notice that comes while the run waits for a save, or for what follows the last one, is heard there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
+from aurl_trainer.config.experiment import Experiment
+from aurl_trainer.config.monitor import MonitorConfig
+from aurl_trainer.contract import ExitCode, Phase
+from aurl_trainer.engine import saves
+from aurl_trainer.errors import LeaveError
+from tests.unit.trainer.engine.runs import STEPS, Brief, make_experiment, run
+from tests.unit.trainer.engine.test_saves import Slow
+
+pytestmark = pytest.mark.usefixtures("empty_store")
+
+NEVER = STEPS + 1
+
+
+class Noticed(Slow):
+    """A node that gets a notice in a phase of saving at step `during`, once the store holds something up."""
+
+    def __init__(self, during: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._during = during
+        self.holding = False
+
+    def _hold(self, number: int, kind: str, path: str) -> None:
+        self.holding = True
+        super()._hold(number, kind, path)
+        self.holding = False
+
+    def phase(self, phase: Phase, step: int) -> None:
+        super().phase(phase, step)
+        if phase is Phase.SAVE and step == self._during and self.reached.is_set():
+            self.runtime.notice.given = True
+
+
+def saving_every(steps: int) -> Experiment:
+    """Waits for a save under way; keeps one checkpoint."""
+    keep = KeepConfig(latest=1, best=0, grace_seconds=0)
+    return make_experiment().model_copy(
+        update={
+            "checkpoint": CheckpointConfig(every=steps, busy="wait", keep=keep),
+            "monitor": MonitorConfig(evaluate_every=0, log_every=4),
+        }
+    )
+
+
+def told(watch: Slow) -> list[tuple[int, bool]]:
+    return [(r["step"], r["ok"]) for r in watch.of("save")]
+
+
+def test_it_ends_the_wait_before_a_save_and_the_last_save_is_made() -> None:
+    watch = Noticed(during=6, until=7)
+    with pytest.raises(LeaveError) as error:
+        run("faulty://notices", watch, saving_every(3))
+    assert error.value.exit_code is ExitCode.PREEMPTED
+    assert told(watch) == [(6, False), (3, True), (7, True)], "the notice was heard when step 3 was saved"
+    left_out = watch.of("save")[0]
+    assert left_out["skipped"], "to make room for the last save is no incident"
+    assert left_out["message"] == "a node has to leave, and the save of step 3 is still under way"
+
+
+def test_at_the_last_step_the_wait_for_the_save_before_ends_with_the_grace() -> None:
+    watch = Noticed(during=STEPS, until=NEVER, at="s00000010", notice=Brief())
+    with pytest.raises(LeaveError) as error:
+        run("faulty://notices", watch, saving_every(5))
+    watch.let_go()
+    assert error.value.exit_code is ExitCode.PREEMPTED
+    assert told(watch) == [(5, True), (10, False), (STEPS, False)]
+    assert "no time left" in watch.of("save")[1]["message"]
+
+
+def test_at_the_last_step_there_may_be_time_for_both() -> None:
+    class Mended(Noticed):
+        """The store answers again when the last save is waited for."""
+
+        def phase(self, phase: Phase, step: int) -> None:
+            if self.runtime.notice.given:
+                self.let_go()
+            super().phase(phase, step)
+
+    watch = Mended(during=STEPS, until=NEVER, at="s00000010")
+    outcome, _ = run("faulty://notices", watch, saving_every(5))
+    assert told(watch) == [(5, True), (10, True), (STEPS, True)]
+    assert outcome.durable == STEPS, "the run is over: there is nothing to come back for"
+
+
+def test_it_ends_the_wait_for_the_last_step_with_the_grace() -> None:
+    watch = Noticed(during=STEPS, until=NEVER, at=f"s{STEPS:08d}", notice=Brief())
+    with pytest.raises(LeaveError) as error:
+        run("faulty://notices", watch, saving_every(6))
+    watch.let_go()
+    assert error.value.exit_code is ExitCode.PREEMPTED
+    assert told(watch) == [(6, True), (STEPS, False)]
+    assert "no time left" in watch.of("save")[1]["message"]
+
+
+def test_it_ends_the_wait_for_what_follows_the_last_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saves, "TIDY_SECONDS", 0.0)
+
+    class Removing(Noticed):
+        def _hold(self, number: int, kind: str, path: str) -> None:
+            self.runtime.notice.given |= self._at in path
+            super()._hold(number, kind, path)
+
+    watch = Removing(during=NEVER, until=NEVER, at="removals/")
+    outcome, _ = run("faulty://notices", watch, saving_every(6))
+    assert watch.holding, "the run has waited until retention had ended"
+    watch.let_go()
+    assert (outcome.durable, told(watch)) == (STEPS, [(6, True), (STEPS, True)])
