@@ -2,7 +2,7 @@
 
 Nobody can lock an object store, so nothing here does. A world takes a generation by writing an object of its
 own, looks again before and after each commit, and leaves when a later generation is there. What an earlier
-one commits at the same instant is void by its name alone (names.py: is_void).
+one commits at the same instant is void by its name alone (names.py: is_void, not_void).
 Not here: tensors, and agreement among ranks (checkpoint/; only rank 0 writes through this class), tags
 (tags.py), removing (retention/).
 """
@@ -26,7 +26,7 @@ from aurl_trainer.store.format.names import (
     Fence,
     GenerationId,
     is_fenced,
-    is_void,
+    not_void,
 )
 from aurl_trainer.store.format.sealed import seal, unseal
 from aurl_trainer.store.format.versions import code_versions
@@ -98,7 +98,7 @@ class RunStore:
         names = self.committed()
         fences = self.fences()
         aside = self.aside()
-        names = [n for n in names if not is_void(n, fences)]
+        names = not_void(names, fences)
         return [n for n in names if n not in aside], [n for n in names if n in aside]
 
     def aside(self) -> frozenset[CheckpointName]:

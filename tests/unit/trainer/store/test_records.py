@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.format.identity import differences
-from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId, is_fenced, is_void
+from aurl_trainer.store.format.names import CheckpointName, Fence, GenerationId, is_fenced, is_void, not_void
 from aurl_trainer.store.format.plain import decode, encode
 from aurl_trainer.store.format.sealed import seal, unseal
 
@@ -143,6 +144,37 @@ def test_a_generation_that_has_not_settled_voids_nothing_but_fences() -> None:
 
 def test_a_start_from_nothing_voids_all_before() -> None:
     assert is_void(CheckpointName(1, 1, G1), [Fence(G1), Fence(G3, True)])
+
+
+few = st.builds(GenerationId, st.integers(1, 4), st.sampled_from(["0000000a", "0000000b"]))
+few_names = st.builds(CheckpointName, st.integers(1, 5), st.integers(0, 5), few)
+few_fences = st.builds(Fence, few) | st.builds(Fence, few, st.just(True), st.none() | few_names)
+
+
+@given(st.lists(few_names, max_size=8), st.lists(few_fences, max_size=6))
+def test_one_walk_finds_the_same_as_a_look_at_each(names: list[CheckpointName], fences: list[Fence]) -> None:
+    assert not_void(names, fences) == [n for n in names if not is_void(n, fences)]
+
+
+def test_one_walk_does_not_compare_each_save_with_each_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 2,000 restarts and 1,000 saves that would be millions of comparisons at each look."""
+    compared = 0
+
+    def counting(compare: Callable[[GenerationId, GenerationId], bool]) -> Callable[..., bool]:
+        def counted(one: GenerationId, other: GenerationId) -> bool:
+            nonlocal compared
+            compared += 1
+            return compare(one, other)
+
+        return counted
+
+    for way in ("__lt__", "__le__", "__gt__"):
+        monkeypatch.setattr(GenerationId, way, counting(getattr(GenerationId, way)))
+    ids = [GenerationId(n, "00000000") for n in range(1, 401)]
+    names = [CheckpointName(n.number, n.number, n) for n in ids]
+    fences = [Fence(n, True, m) for n, m in zip(ids[1:], names[:-1], strict=True)]
+    assert not_void(names, fences) == names
+    assert compared < 20 * len(ids), f"{compared} comparisons for {len(ids)} saves and as many restarts"
 
 
 @given(st.lists(generations, min_size=1, max_size=6))

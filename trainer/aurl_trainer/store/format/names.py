@@ -13,9 +13,10 @@ the same instant; the one with the greater nonce is the later one, for everybody
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 GENERATIONS = "generations"
@@ -129,6 +130,29 @@ class Fence:
 def is_void(name: CheckpointName, fences: Iterable[Fence]) -> bool:
     """Whether a later generation resumed from before this save: then it is no part of the run's history."""
     return any(f.voids(name) for f in fences)
+
+
+def not_void(names: Sequence[CheckpointName], fences: Iterable[Fence]) -> list[CheckpointName]:
+    """Those of `names` that are not void, in their order: as `is_void` of each, but in one walk.
+
+    From the latest generation to the first: of all that later ones resumed from, the smallest step and the
+    earliest save decide.
+    """
+    later = sorted((f for f in fences if f.settled), key=lambda f: f.id)
+    step: float = math.inf
+    age: tuple[GenerationId, int] | None = None
+    void = set()
+    for name in sorted(names, key=lambda n: n.generation, reverse=True):
+        while later and later[-1].id > name.generation:
+            resumed = later.pop().resumed
+            if resumed is None:
+                step = -1
+            else:
+                step = min(step, resumed.step)
+                age = resumed.age if age is None else min(age, resumed.age)
+        if name.step > step or (age is not None and name.age > age):
+            void.add(name)
+    return [n for n in names if n not in void]
 
 
 def is_fenced(generation: GenerationId, fences: Iterable[Fence]) -> GenerationId | None:

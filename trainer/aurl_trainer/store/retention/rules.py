@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aurl_trainer.store.format.names import CheckpointName, Fence, is_void
+from aurl_trainer.store.format.names import CheckpointName, Fence, not_void
 
 if TYPE_CHECKING:
     from aurl_trainer.config.checkpoint import KeepConfig
@@ -74,7 +74,8 @@ def kept(
     one that is void stays as long as the grace since it was saved.
     """
     since = now - keep.grace_seconds
-    counting = [c for c in checkpoints if not c.aside and not is_void(c.name, fences)]
+    history = set(not_void([c.name for c in checkpoints], fences))
+    counting = [c for c in checkpoints if not c.aside and c.name in history]
     stay = {c.name for c in checkpoints if c.tagged or c.aside}
     stay |= {c.name for c in checkpoints if c.at is not None and c.at > since}
     stay |= chosen(counting, keep)
