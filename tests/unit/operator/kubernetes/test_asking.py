@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.cache import GAP_SECONDS, Cache, Entry
+from aurl_operator.backends.kubernetes.observe import progress
 from aurl_operator.backends.kubernetes.observe.progress import Poller, Reply, _answer, _connections, interval
 from aurl_operator.core.policies import hang
 from aurl_trainer.contract import Phase, Progress
@@ -82,9 +84,9 @@ def test_the_pause_between_two_questions_is_no_gap(silent: int) -> None:
     assert 1.2 * interval(entry, jobs=5000) < GAP_SECONDS < hang.MARGIN
 
 
-def test_questions_under_way_end_with_the_poller() -> None:
+def test_questions_under_way_end_with_the_poller(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {names.ROLE: "node"}
-    pod = {"metadata": {"labels": labels}, "status": {"phase": "Running", "podIP": "192.0.2.1"}}
+    pod = {"metadata": {"labels": labels}, "status": {"phase": "Running", "podIP": "127.0.0.1"}}
     cache = Cache(())
     parsed: Any = SimpleNamespace(spec=SimpleNamespace(training=object()))
     cache.entries["music", "bach"] = Entry({"metadata": {}}, parsed=parsed, pods={"uid": pod})
@@ -98,4 +100,6 @@ def test_questions_under_way_end_with_the_poller() -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"expected nothing to be asked any more, found {left}"
 
-    asyncio.run(story())
+    with listening(backlog=8) as (port, _):  # connected, and never answered
+        monkeypatch.setattr(progress, "_answer", partial(_answer, port=port))
+        asyncio.run(story())
