@@ -1,7 +1,8 @@
 """Keys that want to be looked at: each at most once in the queue and once at work, in a fair order.
 
 Two lanes: what is new or lost goes before mere news of progress, but not always, so neither starves. Within a
-lane namespaces take turns. Times to look again are kept in one heap. Not here: what looking means.
+lane namespaces take turns, and none has all the workers: one in which each call takes long (a webhook that
+times out) slows no other. Times to look again are kept in one heap. Not here: what looking means.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -33,9 +34,11 @@ NEWS_EVERY = 4
 class Queue:
     """For one event loop; not for threads."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock`: seconds, never running backwards."""
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        """`clock`: seconds, never running backwards. `most`: keys of one namespace at work at once."""
         self._clock = clock
+        self._most = most
+        self._at_work: Counter[str] = Counter()
         self._lanes: tuple[OrderedDict[str, deque[Key]], ...] = (OrderedDict(), OrderedDict())
         self._waiting: dict[Key, tuple[Lane, float]] = {}
         self._busy: dict[Key, Lane | None] = {}
@@ -89,12 +92,20 @@ class Queue:
             key = self._next()
             if key is not None:
                 self._busy[key] = None
+                self._at_work[key[0]] += 1
                 return key
             await self._something()
 
     def done(self, key: Key) -> None:
         """`key` is not at work any more."""
         again = self._busy.pop(key)
+        namespace = key[0]
+        if self._at_work[namespace] >= self._most:
+            # Its next key woke somebody, perhaps, who could not take it.
+            self._wake_one()
+        self._at_work[namespace] -= 1
+        if not self._at_work[namespace]:
+            del self._at_work[namespace]
         if again is not None:
             self.add(key, again)
 
@@ -146,8 +157,9 @@ class Queue:
         self._turn += 1
         order = (1, 0) if self._turn % NEWS_EVERY == 0 else (0, 1)
         for lane in order:
-            if self._lanes[lane]:
-                namespace, keys = next(iter(self._lanes[lane].items()))
+            for namespace, keys in self._lanes[lane].items():
+                if self._at_work[namespace] >= self._most:
+                    continue
                 key = keys.popleft()
                 # This namespace goes to the end of the line, or out of it.
                 del self._lanes[lane][namespace]

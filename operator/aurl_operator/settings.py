@@ -51,7 +51,7 @@ class Settings(BaseModel):
     identity: str = Field(default_factory=socket.gethostname)
     """Name of this replica, for the Lease."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
-    """Jobs looked at at once."""
+    """Jobs of one namespace looked at at once; a quarter as many more are kept for the other namespaces."""
     creates_per_second: Annotated[float, Field(gt=0)] = 200.0
     """Most pods created a second, over all jobs."""
     log_format: Literal["json", "text"] = "json"

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 GAUGE_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 1.0
+SPARE = 4
+"""Of so many workers, one more is there for the other namespaces when one has all that it may have."""
 
 
 class Runtime:
@@ -54,7 +56,7 @@ class Runtime:
         self._left = tuple(left)
         self._anew, self._broken = anew, broken
         self.cache = Cache(NOTICE_TAINTS if settings.notice_taints is None else settings.notice_taints)
-        self.queue = Queue(time.monotonic)
+        self.queue = Queue(time.monotonic, most=settings.workers)
         self.working = False
         self.hearing = Hearing(time.monotonic)
         self._api = api
@@ -86,7 +88,8 @@ class Runtime:
                 self.cache.put_machine(node)
             self.cache.machines_listed()
         log.info("%d jobs listed in %.1f s", len(self.cache.entries), time.monotonic() - started)
-        work = [self._controller.work() for _ in range(self.settings.workers)]
+        workers = self.settings.workers + max(1, self.settings.workers // SPARE)
+        work = [self._controller.work() for _ in range(workers)]
         beside = (self._poller.run(), self._mounts.run(), self.relist.run(), self._watch())
         self._tasks = [asyncio.create_task(job) for job in (*work, *beside)]
         for task in self._tasks:

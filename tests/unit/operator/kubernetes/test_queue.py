@@ -21,7 +21,7 @@ class Clock:
 
 def drained(fill: Callable[[Queue], None], count: int) -> list[str]:
     async def run() -> list[str]:
-        queue = Queue(Clock())
+        queue = Queue(Clock(), most=16)
         fill(queue)
         found = []
         for _ in range(count):
@@ -35,7 +35,7 @@ def drained(fill: Callable[[Queue], None], count: int) -> list[str]:
 
 def test_a_key_that_is_added_twice_is_looked_at_once() -> None:
     async def run() -> None:
-        queue = Queue(Clock())
+        queue = Queue(Clock(), most=16)
         queue.add(("a", "x"))
         queue.add(("a", "x"), Lane.NEWS)
         await queue.get()
@@ -46,7 +46,7 @@ def test_a_key_that_is_added_twice_is_looked_at_once() -> None:
 
 def test_a_key_that_is_added_while_at_work_is_looked_at_again() -> None:
     async def run() -> None:
-        queue = Queue(Clock())
+        queue = Queue(Clock(), most=16)
         queue.add(("a", "x"))
         key = await queue.get()
         queue.add(key)
@@ -64,6 +64,29 @@ def test_namespaces_take_turns() -> None:
         queue.add(("few", "0"))
 
     assert drained(fill, 4)[:2] == ["many/0", "few/0"]
+
+
+def test_a_namespace_that_takes_long_leaves_workers_to_others() -> None:
+    async def run() -> None:
+        queue = Queue(Clock(), most=2)
+        for number in range(4):
+            queue.add(("sick", str(number)))
+        held = [await queue.get(), await queue.get()]
+        third = asyncio.create_task(queue.get())
+        await asyncio.sleep(0.01)
+        assert not third.done(), "expected two of one namespace at work, no third"
+        queue.add(("well", "0"))
+        assert await asyncio.wait_for(third, 1) == ("well", "0")
+        fourth = asyncio.create_task(queue.get())
+        await asyncio.sleep(0.01)
+        queue.done(held[0])
+        assert await asyncio.wait_for(fourth, 1) == ("sick", "2"), "expected it to go on when there is room"
+        queue.add(held[1])
+        queue.done(held[1])
+        got = {await asyncio.wait_for(queue.get(), 1)}
+        assert got == {("sick", "3")}, "expected those that waited before one that is looked at again"
+
+    asyncio.run(run())
 
 
 def test_neither_lane_starves() -> None:
@@ -89,7 +112,7 @@ def test_news_that_becomes_work_moves_up() -> None:
 def test_an_earlier_time_stands() -> None:
     async def run() -> None:
         clock = Clock()
-        queue = Queue(clock)
+        queue = Queue(clock, most=16)
         queue.add_at(("a", "x"), 5.0)
         queue.add_at(("a", "x"), 9.0)
         clock.now = 5.0
@@ -102,7 +125,7 @@ def test_the_age_is_that_of_the_oldest() -> None:
     clock = Clock()
 
     async def run() -> float:
-        queue = Queue(clock)
+        queue = Queue(clock, most=16)
         queue.add(("a", "x"))
         clock.now = 3.0
         queue.add(("a", "y"))
@@ -139,7 +162,7 @@ async def settled() -> None:
 
 def test_one_key_wakes_one_waiter() -> None:
     async def run() -> None:
-        queue = Queue(Clock())
+        queue = Queue(Clock(), most=16)
         waiting = [asyncio.create_task(queue.get()) for _ in range(8)]
         await settled()
         queue.add(("a", "x"))
@@ -156,7 +179,7 @@ def test_one_key_wakes_one_waiter() -> None:
 
 def test_a_waiter_that_is_woken_and_cancelled_at_once_ends_and_leaves_its_key_to_another() -> None:
     async def run() -> None:
-        queue = Queue(Clock())
+        queue = Queue(Clock(), most=16)
         first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
         await settled()
         queue.add(("a", "x"))
@@ -170,7 +193,7 @@ def test_a_waiter_that_is_woken_and_cancelled_at_once_ends_and_leaves_its_key_to
 
 def test_a_time_that_comes_is_heard_whoever_waits_since_when() -> None:
     async def run() -> None:
-        queue = Queue(time.monotonic)
+        queue = Queue(time.monotonic, most=16)
         queue.add_at(("a", "early"), time.monotonic() + 0.05)
         waiting = [asyncio.create_task(queue.get()) for _ in range(2)]
         await settled()
