@@ -22,8 +22,8 @@ from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.engine.randomness import make_deterministic, seed_all
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
 from aurl_trainer.model.sampling import generate
+from tests.unit.trainer.checkpoint.ranks.test_sharded import Net, digest
 from tests.unit.trainer.checkpoint.small import Small, checkpointer, hash_of, state
-from tests.unit.trainer.checkpoint.test_sharded import Net, digest
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from aurl_trainer.commands.checkpoints.app import app
 from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.errors import CheckpointError, DamagedError, MissingError, RefusedError
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
-from tests.unit.trainer.checkpoint.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.test_sharded import build, load, train_and_save
 from tests.unit.trainer.checkpoint.small import checkpointer, make, state, train
-from tests.unit.trainer.checkpoint.test_sharded import build, load, train_and_save
 
 
 def call(*arguments: object) -> tuple[int, str]:
@@ -44,13 +43,6 @@ def save(uri: str, state: dict[str, Any], extra: dict[str, Any] | None = None, s
     saver = checkpointer(uri)
     saver.open({})
     saver.save(step, state, extra or {}, {"val_nll": 1.0 / step})
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[RankPool]:
-    pool = RankPool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.mark.processes

@@ -15,7 +15,7 @@ from aurl_trainer.config.checkpoint import CheckpointConfig
 from aurl_trainer.errors import CheckpointError, UnavailableError
 from aurl_trainer.store.location import place
 from aurl_trainer.store.location.patience import Patience
-from tests.unit.trainer.checkpoint.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.pool import RankPool
 from tests.unit.trainer.checkpoint.small import IDENTITY, make, state
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 

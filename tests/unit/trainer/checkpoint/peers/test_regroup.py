@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,11 @@ import pytest
 from torch.nn.parallel import DistributedDataParallel
 
 from aurl_trainer.store.kept import KeptPacks
-from tests.unit.trainer.checkpoint.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.pool import RankPool
 from tests.unit.trainer.checkpoint.small import checkpointer, hash_of, make, state, train
 from tests.unit.trainer.store.far import FarFileSystem
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[RankPool]:
-    pool = RankPool(2)
-    yield pool
-    pool.close()
 
 
 def _open(rank: int, world: int, uri: str, disks: str, seed: int) -> Any:
@@ -52,11 +44,11 @@ def _resume(rank: int, world: int, uri: str, disks: str) -> tuple[str, dict[str,
     )
 
 
-def test_who_stayed_reads_its_own_disk_and_who_is_new_asks_it(ranks: RankPool, tmp_path: Path) -> None:
+def test_who_stayed_reads_its_own_disk_and_who_is_new_asks_it(two: RankPool, tmp_path: Path) -> None:
     uri, disks = f"far://{tmp_path}/run", str(tmp_path / "disks")
-    (saved, _) = ranks.run(_save, uri, disks)
+    (saved, _) = two.run(_save, uri, disks)
     shutil.rmtree(Path(disks) / "1")
-    stayed, new = ranks.run(_resume, uri, disks)
+    stayed, new = two.run(_resume, uri, disks)
     assert stayed[0] == new[0] == saved, "the same state to the last bit"
     half = (tmp_path / "run" / "packs").glob("*/rank-0000.pack")
     size = next(half).stat().st_size
@@ -65,25 +57,25 @@ def test_who_stayed_reads_its_own_disk_and_who_is_new_asks_it(ranks: RankPool, t
         assert set(reads) == {"rank-0001.pack"}, "only what the lost node alone had comes from the store"
 
 
-def test_a_peers_wrong_answer_is_refused(ranks: RankPool, tmp_path: Path) -> None:
+def test_a_peers_wrong_answer_is_refused(two: RankPool, tmp_path: Path) -> None:
     uri, disks = f"far://{tmp_path}/run", str(tmp_path / "disks")
-    (saved, _) = ranks.run(_save, uri, disks)
+    (saved, _) = two.run(_save, uri, disks)
     shutil.rmtree(Path(disks) / "1")
     (pack,) = (Path(disks) / "0").rglob("*.pack")
     data = bytearray(pack.read_bytes())
     data[len(data) // 2] ^= 4
     pack.write_bytes(data)
-    stayed, new = ranks.run(_resume, uri, disks)
+    stayed, new = two.run(_resume, uri, disks)
     assert stayed[0] == new[0] == saved
     assert stayed[1]["refused"] == 2, "by the node itself and by its peer"
 
 
-def test_a_node_that_joins_takes_all_from_those_that_stayed(ranks: RankPool, tmp_path: Path) -> None:
+def test_a_node_that_joins_takes_all_from_those_that_stayed(two: RankPool, tmp_path: Path) -> None:
     uri, disks = f"far://{tmp_path}/run", str(tmp_path / "disks")
-    (saved, _) = ranks.run(_save, uri, disks)
+    (saved, _) = two.run(_save, uri, disks)
     shutil.copytree(Path(disks) / "1", Path(disks) / "0", dirs_exist_ok=True)
     shutil.rmtree(Path(disks) / "1")
-    stayed, new = ranks.run(_resume, uri, disks)
+    stayed, new = two.run(_resume, uri, disks)
     assert stayed[0] == new[0] == saved
     assert stayed[2] == new[2] == [], "the store is not read at all"
     assert stayed[1]["store"] == 0

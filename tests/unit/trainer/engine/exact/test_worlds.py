@@ -25,7 +25,7 @@ from aurl_trainer.engine.trainer import AdvancedTrainer
 from aurl_trainer.errors import LeaveError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
-from tests.unit.trainer.checkpoint.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.pool import RankPool
 from tests.unit.trainer.engine.corpus import Windows
 from tests.unit.trainer.engine.runs import Watch, make_experiment
 

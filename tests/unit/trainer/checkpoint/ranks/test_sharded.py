@@ -6,7 +6,6 @@ Each state is compared to the bit with that of one process: weights and the opti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,10 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from aurl_trainer.checkpoint.dcp import content
 from aurl_trainer.engine.resume.weights import Weights, examine
-from tests.unit.trainer.checkpoint.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.pool import RankPool
 from tests.unit.trainer.checkpoint.small import checkpointer, state
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[RankPool]:
-    pool = RankPool(2)
-    yield pool
-    pool.close()
-
-
-@pytest.fixture(scope="module")
-def three() -> Iterator[RankPool]:
-    pool = RankPool(3)
-    yield pool
-    pool.close()
 
 
 class Net(nn.Module):

@@ -6,7 +6,6 @@ Two real gloo processes; every comparison of what was saved with what comes back
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from torch.distributed.tensor import DTensor
 from aurl_trainer.checkpoint.dcp import content
 from aurl_trainer.config.average import AverageConfig
 from aurl_trainer.engine.state.averages import AveragedWeights
-from tests.unit.trainer.checkpoint.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.pool import RankPool
+from tests.unit.trainer.checkpoint.ranks.test_sharded import Net
 from tests.unit.trainer.checkpoint.small import checkpointer, state
-from tests.unit.trainer.checkpoint.test_sharded import Net
 
 pytestmark = pytest.mark.processes
 
@@ -29,13 +28,6 @@ KINDS = {
     "ema": AverageConfig(kind="ema", decay=0.75),
     "swa": AverageConfig(kind="swa", start=1, every=2),
 }
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[RankPool]:
-    pool = RankPool(2)
-    yield pool
-    pool.close()
 
 
 class Trained:
