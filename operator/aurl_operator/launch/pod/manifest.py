@@ -80,8 +80,6 @@ def pod(job: AurlTrainingJob, start: Start, defaults: PodDefaults) -> dict[str, 
         "volumeMounts": mounts,
         **_ports(start.role),
     }
-    if job.spec.checkpoint.secret is not None and start.role is not Role.STORE:
-        container["envFrom"] = [{"secretRef": {"name": job.spec.checkpoint.secret}}]
     meta = metadata(job, start)
     meta["annotations"] = {**plain["metadata"]["annotations"], **meta["annotations"]}
     spec: dict[str, Any] = {
@@ -102,6 +100,9 @@ def pod(job: AurlTrainingJob, start: Start, defaults: PodDefaults) -> dict[str, 
     whole: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
     whole = template.apply(gang.in_gang(whole, job, start), job, start.role)
     whole["spec"]["tolerations"] = surroundings.tolerations(whole["spec"].get("tolerations") or [])
+    if job.spec.checkpoint.secret is not None and start.role is not Role.STORE:
+        own = next(c for c in whole["spec"]["containers"] if c["name"] == name)
+        own["envFrom"] = surroundings.sources(own.get("envFrom") or [], job.spec.checkpoint.secret)
     return whole
 
 

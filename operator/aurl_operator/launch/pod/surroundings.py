@@ -75,3 +75,9 @@ def tolerations(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
         )
     ]
     return [*given, *own]
+
+
+def sources(given: list[dict[str, Any]], secret: str) -> list[dict[str, Any]]:
+    """Where a container's variables come from: `given`, then the job's `secret`."""
+    # Where two have the same variable, the last one counts.
+    return [*given, {"secretRef": {"name": secret}}]

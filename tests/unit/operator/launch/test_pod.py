@@ -67,6 +67,16 @@ def test_the_secret_reaches_nodes_and_cleaners_only() -> None:
     assert has == {Role.NODE: True, Role.CLEANER: True, Role.STORE: False}
 
 
+@pytest.mark.parametrize("given", [[{"configMapRef": {"name": "team"}}], None])
+def test_a_template_does_not_take_the_secret_away(given: list[dict[str, Any]] | None) -> None:
+    template = {"spec": {"containers": [{"name": "trainer", "envFrom": given}]}}
+    secret = {"secretRef": {"name": "s3"}}
+    for role in (Role.NODE, Role.CLEANER):
+        made = pod(job(template=template), start(role), DEFAULTS)
+        found = made["spec"]["containers"][0]["envFrom"]
+        assert found == [*(given or []), secret], f"{role}: found {found}"
+
+
 def test_a_cleaner_knows_whose_checkpoints_it_may_delete_as_nodes_write_it_and_can_tell_why_not() -> None:
     node, cleaner = (env(pod(job(), start(r), DEFAULTS)) for r in (Role.NODE, Role.CLEANER))
     assert cleaner["AURL_RUN_ID"] == node["AURL_RUN_ID"] == "u1"
