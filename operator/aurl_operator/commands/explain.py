@@ -45,10 +45,9 @@ def explain(
       aurl explain job.yaml --json | jq '.processes[].argv'
       aurl explain bach -n music           a job on a cluster: where it stands, too
     """
-    from rich.console import Console
-
     from aurl_operator.api.load import load_job
     from aurl_operator.backends.local.preview import preview
+    from aurl_operator.commands.console import console
     from aurl_operator.core.explain import explain as explain_rules
     from aurl_operator.core.observed import LOCAL
 
@@ -69,23 +68,23 @@ def explain(
         shown = {"directory": str(folder), "nodes": explanation.nodes, "processes": processes, "rules": rules}
         typer.echo(json.dumps(shown, indent=1))
         return
-    _show(Console(highlight=False), folder, processes, explanation)
+    _show(console(), folder, processes, explanation)
 
 
 def _show(console: Console, folder: Path, processes: list[dict[str, Any]], found: Explanation) -> None:
-    console.print(f"{found.nodes}; run directory: {folder}", soft_wrap=True, markup=False)
+    console.print(f"{found.nodes}; run directory: {folder}", soft_wrap=True)
     common = _common(processes)
     for process in processes:
         console.print(f"\n{process['name']}", style="bold")
-        console.print("  " + shlex.join(process["argv"]), soft_wrap=True, markup=False)
+        console.print("  " + shlex.join(process["argv"]), soft_wrap=True)
         for name, value in sorted(process["env"].items()):
             if name not in common:
-                console.print(f"    {name}={value}", soft_wrap=True, markup=False)
-        console.print(f"    output: {process['log']}", soft_wrap=True, markup=False, style="dim")
+                console.print(f"    {name}={value}", soft_wrap=True)
+        console.print(f"    output: {process['log']}", soft_wrap=True, style="dim")
     if common:
         console.print("\nenvironment of all of them", style="bold")
         for name, value in sorted(common.items()):
-            console.print(f"    {name}={value}", soft_wrap=True, markup=False)
+            console.print(f"    {name}={value}", soft_wrap=True)
     show_rules(console, found)
 
 

@@ -61,31 +61,30 @@ def rehearse(
       aurl rehearse job.yaml --freeze worker-0@step:20 --kill store@time:30s
       aurl rehearse job.yaml --kill-rank worker-0/0@step:10 --json
     """
-    from rich.console import Console
-
     from aurl_operator.backends.local.nodes import LocalNodes
     from aurl_operator.backends.local.rehearsal import Event, Kind, Rehearsal
     from aurl_operator.backends.local.rundir import read_ledger
+    from aurl_operator.commands.console import console
     from aurl_operator.commands.local.running import Request, raise_for, run_locally
     from aurl_operator.commands.local.screen import Screen
 
     asked = {Kind.KILL: kill, Kind.PREEMPT: preempt, Kind.FREEZE: freeze, Kind.KILL_RANK: kill_rank}
     events = [Event.parse(kind, text) for kind, texts in asked.items() for text in texts or ()]
-    console = Console(highlight=False, stderr=as_json)
+    shown = console(stderr=as_json)
     rehearsals: list[Rehearsal] = []
 
     def attach(nodes: LocalNodes, screen: Screen) -> list[Rehearsal]:
         rehearsals.append(Rehearsal(events, nodes, screen.say))
         return rehearsals
 
-    finished = run_locally(Request(job, settings or (), run_dir, capacity, quiet), console, attach)
+    finished = run_locally(Request(job, settings or (), run_dir, capacity, quiet), shown, attach)
     strikes = rehearsals[0].strikes if rehearsals else []
     missed = rehearsals[0].open if rehearsals else events
     rows = costs(strikes, missed, read_ledger(finished.run_dir))
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     elif rows:
-        console.print(_table(rows))
+        shown.print(_table(rows))
     raise_for(finished, command_line("run", job, run_dir, settings, capacity))
 
 

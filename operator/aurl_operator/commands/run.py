@@ -45,13 +45,12 @@ def run(
       aurl run job.yaml --run-dir runs/second-try
       aurl run job.yaml --quiet > run.log
     """
-    from rich.console import Console
-
+    from aurl_operator.commands.console import console
     from aurl_operator.commands.local.running import Request, raise_for, run_locally
 
     again = command_line("run", job, run_dir, settings, capacity)
     request = Request(job, settings or (), run_dir, capacity, quiet)
-    raise_for(run_locally(request, Console(highlight=False)), again)
+    raise_for(run_locally(request, console()), again)
 
 
 def command_line(

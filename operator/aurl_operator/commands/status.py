@@ -38,10 +38,9 @@ def status(
       aurl status bach --cluster           the same in the context's namespace
       watch -n 2 aurl status runs/my-job
     """
-    from rich.console import Console
-
     from aurl_operator.api.status import JobStatus
     from aurl_operator.backends.local.rundir import held, read_state
+    from aurl_operator.commands.console import console
 
     if cluster or namespace or context:
         from aurl_operator.commands.cluster.status import status_on_cluster
@@ -59,7 +58,7 @@ def status(
         typer.echo(f"{path}: nothing has happened yet")
         return
     alive = f"running, seen {max(0, round(time.time() - state['at']))} s ago" if running else "not running"
-    show(Console(highlight=False), f"{path} ({alive})", state, JobStatus.model_validate(state["status"]))
+    show(console(), f"{path} ({alive})", state, JobStatus.model_validate(state["status"]))
 
 
 def find_run(run: Path) -> Path:
@@ -80,7 +79,9 @@ def show(console: Console, title: str, state: dict[str, Any], now: JobStatus) ->
     """Prints a status: what it says of itself, and the incidents below."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    # Not the table's own title, which is folded at the table's width.
+    console.print(title, style="italic", soft_wrap=True)
+    table = Table(show_header=False, box=None, padding=(0, 2))
     for name, text in _rows(state, now):
         table.add_row(name, text)
     console.print(table)

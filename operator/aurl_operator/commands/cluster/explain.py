@@ -15,11 +15,10 @@ import typer
 
 def explain_on_cluster(name: str, namespace: str | None, context: str | None, as_json: bool) -> None:
     """Prints it. Raises MissingError if there is no such job."""
-    from rich.console import Console
-
     from aurl_operator.api.load import parse_object
     from aurl_operator.backends.kubernetes import reading
     from aurl_operator.backends.kubernetes.client.api import Api
+    from aurl_operator.commands.console import console
     from aurl_operator.commands.explain import show_rules
     from aurl_operator.core.explain import explain
     from aurl_operator.core.observed import CLUSTER
@@ -41,15 +40,15 @@ def explain_on_cluster(name: str, namespace: str | None, context: str | None, as
         rules = [asdict(rule) for rule in found.rules]
         typer.echo(json.dumps({"name": name, "nodes": found.nodes, "now": now, "rules": rules}, indent=1))
         return
-    console = Console(highlight=False)
-    console.print(f"{name}: {found.nodes}", soft_wrap=True, markup=False)
-    console.print("\nnow", style="bold")
+    screen = console()
+    screen.print(f"{name}: {found.nodes}", soft_wrap=True)
+    screen.print("\nnow", style="bold")
     words = f"  {now['phase']}" + (f": {now['message']}" if now["message"] else "")
-    console.print(words, soft_wrap=True, markup=False)
+    screen.print(words, soft_wrap=True)
     for condition in now["conditions"]:
         text = f"  {condition['type']}: {condition.get('reason', '')} {condition.get('message', '')}"
-        console.print(text.rstrip(), soft_wrap=True, markup=False)
+        screen.print(text.rstrip(), soft_wrap=True)
     for incident in now["incidents"]:
         text = f"  {incident['at']} {incident['cause']}: {', '.join(incident.get('nodes', []))}: "
-        console.print(text + incident.get("message", "").partition("\n")[0], soft_wrap=True, markup=False)
-    show_rules(console, found)
+        screen.print(text + incident.get("message", "").partition("\n")[0], soft_wrap=True)
+    show_rules(screen, found)

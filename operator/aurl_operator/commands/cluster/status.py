@@ -11,12 +11,11 @@ import typer
 
 def status_on_cluster(name: str, namespace: str | None, context: str | None, as_json: bool) -> None:
     """Prints it. Raises MissingError if there is no such job."""
-    from rich.console import Console
-
     from aurl_operator.api.status import JobStatus
     from aurl_operator.backends.kubernetes import reading
     from aurl_operator.backends.kubernetes.client.api import Api
     from aurl_operator.backends.kubernetes.observe.process import identity
+    from aurl_operator.commands.console import console
     from aurl_operator.commands.status import show
     from aurl_operator.core.observed import Role
 
@@ -41,4 +40,4 @@ def status_on_cluster(name: str, namespace: str | None, context: str | None, as_
         and pod["status"].get("phase") in ("Pending", "Running")
     ]
     title = f"{where}/{name} ({len(pods)} pods)"
-    show(Console(highlight=False), title, {"processes": running}, JobStatus.model_validate(found))
+    show(console(), title, {"processes": running}, JobStatus.model_validate(found))

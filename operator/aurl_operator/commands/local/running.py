@@ -81,7 +81,7 @@ def run_locally(request: Request, console: Console, extra: Extra = lambda nodes,
     if job.spec.training is not None and status.progress is not None:
         _write_report(run.path, console)
     for line in summary(job.metadata.name, status, run.path):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True)
     return Finished(job, run.path, status, fresh=True)
 
 
@@ -152,4 +152,4 @@ def _write_report(run_dir: Path, console: Console) -> None:
         problem = f"took longer than {REPORT_SECONDS:.0f} s"
     if problem is not None:
         text = f"no report: {problem}; try: aurl report {shown(run_dir)}"
-        console.print(text, style="yellow", soft_wrap=True, markup=False)
+        console.print(text, style="yellow", soft_wrap=True)
