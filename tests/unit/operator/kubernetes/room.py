@@ -39,7 +39,7 @@ class Told(Queue):
     """Tells when a look is over."""
 
     def __init__(self) -> None:
-        super().__init__(time.monotonic)
+        super().__init__(time.monotonic, most=16)
         self.over = asyncio.Event()
 
     def done(self, key: Key) -> None:
