@@ -62,6 +62,8 @@ class WaitingReason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     IMAGE = "ImagePull"
     VOLUME = "Volume"
+    INIT = "InitContainer"
+    """What has to be done before ours ends, and is started again and again."""
     GATED = "Gated"
     REFUSED = "Refused"
     """The start itself was refused; the message has the words."""

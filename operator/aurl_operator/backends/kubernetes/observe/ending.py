@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.observe import init_containers
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.times import seconds
 from aurl_operator.core.observed import End
@@ -38,7 +38,8 @@ def ending(
     `ran_before`: nodes of the job have run, a program that cannot be started is its machine's trouble.
     """
     metadata, status = pod["metadata"], pod.get("status", {})
-    terminated = _terminated(status)
+    init = init_containers.failed(status)
+    terminated = _terminated(status) if init is None else init["state"]["terminated"]
     disruption = _condition(status, "DisruptionTarget")
     reason = disruption.get("reason", "") if disruption else ""
     machine_lost = machine is not None and machine.lost is not None
@@ -62,12 +63,12 @@ def ending(
             **facts
             | {
                 "exit_code": terminated.get("exitCode"),
-                "termination": _termination(terminated.get("message")),
+                "termination": _termination(terminated.get("message")) if init is None else None,
                 "oom_killed": terminated.get("reason") == "OOMKilled",
                 "final": terminated.get("reason") in _NEVER_STARTS and not ran_before,
-                # The container's own end came through: its machine was there to tell.
+                # A container's own end came through: its machine was there to tell.
                 "node_lost": False,
-                "message": facts["message"] or _own_words(terminated),
+                "message": facts["message"] or _own_words(terminated, init),
             },
         )
     if vanished is not None:
@@ -98,12 +99,10 @@ def _own_disk(status: Mapping[str, Any]) -> bool:
 
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    ours = (names.TRAINER_CONTAINER, names.STORE_CONTAINER, names.CLEANER_CONTAINER)
     for container in status.get("containerStatuses") or []:
-        if container.get("name") in ours:
+        if container.get("name") in init_containers.OURS:
             found: Mapping[str, Any] | None = (container.get("state") or {}).get("terminated")
-            # The kubelet's word for a container whose true end it never saw.
-            return None if found and found.get("reason") == "ContainerStatusUnknown" else found
+            return None if found and found.get("reason") == init_containers.UNKNOWN else found
     return None
 
 
@@ -128,7 +127,9 @@ def _message(
     return ": ".join(str(words) for words in (status["reason"], status.get("message")) if words)
 
 
-def _own_words(terminated: Mapping[str, Any]) -> str:
+def _own_words(terminated: Mapping[str, Any], init: Mapping[str, Any] | None) -> str:
+    if init is not None:
+        return init_containers.words(init, terminated)
     if terminated.get("reason") in _NEVER_STARTS:
         return f"cannot be started: {terminated.get('message', '')}"
     return ""

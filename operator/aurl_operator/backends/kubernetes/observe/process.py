@@ -13,6 +13,7 @@ from typing import Any
 
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.observe.ending import ending
+from aurl_operator.backends.kubernetes.observe.init_containers import OURS
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.times import seconds
 from aurl_operator.backends.kubernetes.observe.waiting import waiting
@@ -132,8 +133,7 @@ def _endpoint(address: str) -> str:
 
 def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     statuses = status.get("containerStatuses") or [{}]
-    ours = (names.TRAINER_CONTAINER, names.STORE_CONTAINER, names.CLEANER_CONTAINER)
-    found: Mapping[str, Any] = next((c for c in statuses if c.get("name") in ours), statuses[0])
+    found: Mapping[str, Any] = next((c for c in statuses if c.get("name") in OURS), statuses[0])
     return found
 
 

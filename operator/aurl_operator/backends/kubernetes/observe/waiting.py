@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aurl_operator.backends.kubernetes.observe import init_containers
 from aurl_operator.backends.kubernetes.observe.times import seconds
 from aurl_operator.core.observed import Waiting, WaitingReason
 
@@ -32,10 +33,16 @@ def waiting(pod: Mapping[str, Any], now: float, *, ran_before: bool, mount: str 
                 return Waiting(WaitingReason.GATED, condition.get("message", ""))
             if condition.get("reason") == "Unschedulable":
                 return Waiting(_unschedulable(condition.get("message", "")), condition.get("message", ""))
-    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+    looping = init_containers.looping(status)
+    if looping is not None:
+        how = init_containers.words(looping, looping["lastState"]["terminated"])
+        return Waiting(WaitingReason.INIT, f"{how}; the kubelet starts it again and again")
+    init, own = status.get("initContainerStatuses") or [], status.get("containerStatuses") or []
+    for container in [*init, *own]:
         found = (container.get("state") or {}).get("waiting")
         if found is not None and found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return _container(pod, found, now, ran_before=ran_before)
+            which = f"init container {container['name']}: " if container in init else ""
+            return _container(pod, found, now, which, ran_before=ran_before)
     if mount:
         return Waiting(WaitingReason.VOLUME, mount)
     return Waiting(WaitingReason.STARTING)
@@ -46,17 +53,19 @@ def _unschedulable(message: str) -> WaitingReason:
     return WaitingReason.VOLUME if volume else WaitingReason.UNSCHEDULABLE
 
 
-def _container(pod: Mapping[str, Any], found: Mapping[str, Any], now: float, *, ran_before: bool) -> Waiting:
+def _container(
+    pod: Mapping[str, Any], found: Mapping[str, Any], now: float, which: str, *, ran_before: bool
+) -> Waiting:
     reason, message = str(found["reason"]), str(found.get("message") or found["reason"])
     if reason in _PULL:
         began = scheduled_at(pod) or now
         late = now - began >= PULL_SECONDS and not ran_before
-        return Waiting(WaitingReason.IMAGE, f"{reason}: {message}", final=reason in _NEVER or late)
+        return Waiting(WaitingReason.IMAGE, f"{which}{reason}: {message}", final=reason in _NEVER or late)
     if reason in _CONFIG:
-        return Waiting(WaitingReason.REFUSED, message)
+        return Waiting(WaitingReason.REFUSED, f"{which}{message}")
     if reason in _START:
-        return Waiting(WaitingReason.REFUSED, f"{reason}: {message}", final=not ran_before)
-    return Waiting(WaitingReason.STARTING, f"{reason}: {message}")
+        return Waiting(WaitingReason.REFUSED, f"{which}{reason}: {message}", final=not ran_before)
+    return Waiting(WaitingReason.STARTING, f"{which}{reason}: {message}")
 
 
 def scheduled_at(pod: Mapping[str, Any]) -> float | None:
