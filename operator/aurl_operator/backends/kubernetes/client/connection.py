@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kubernetes.client import Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.config.kube_config import KubeConfigMerger
 
 from aurl_operator.backends.kubernetes.client.errors import UnavailableError
 from aurl_operator.errors import MissingError
@@ -58,9 +59,12 @@ class Connection:
 
 
 async def connection(context: str | None = None) -> Connection:
-    """KUBECONFIG (or ~/.kube/config), or the pod's own service account. Raises MissingError."""
+    """That of a kubeconfig (KUBECONFIG, ~/.kube/config); in a pod that names neither, its service account's.
+
+    Raises MissingError.
+    """
     configuration = Configuration()
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ and context is None and not os.environ.get("KUBECONFIG")
     namespace = "default"
     try:
         if inside:
@@ -68,24 +72,23 @@ async def connection(context: str | None = None) -> Connection:
             own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
             namespace = own.read_text().strip() if own.exists() else namespace
         else:
-            await asyncio.to_thread(load_kube_config, _file(), context, configuration, persist_config=False)
-            namespace = _namespace(context)
+            namespace = await asyncio.to_thread(_from_file, context, configuration)
     except (ConfigException, FileNotFoundError) as error:
         raise MissingError(f"no cluster: {str(error).splitlines()[0]}; {HOW}") from None
     return Connection(configuration.host.rstrip("/"), _tls(configuration), configuration, namespace)
 
 
-def _file() -> str | None:
-    """KUBECONFIG as it is now; kubernetes looks at it once, when it is imported."""
-    return os.environ.get("KUBECONFIG") or None
-
-
-def _namespace(context: str | None) -> str:
-    from kubernetes.config import list_kube_config_contexts
-
-    contexts, active = list_kube_config_contexts(_file())
-    chosen = active if context is None else next(c for c in contexts if c["name"] == context)
-    return str(chosen["context"].get("namespace") or "default")
+def _from_file(context: str | None, configuration: Configuration) -> str:
+    """Fills `configuration`; returns the context's namespace. Raises MissingError and ConfigException."""
+    # Looked up here: kubernetes looks at KUBECONFIG once, when it is imported.
+    file = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    known = KubeConfigMerger(file).config
+    there = {} if known is None else {c["name"]: c["context"] for c in known["contexts"]}
+    if context is not None and context not in there:
+        has = f"it has {', '.join(there)}" if there else HOW
+        raise MissingError(f"no context {context} in {file}; {has}")
+    load_kube_config(file, context, configuration, persist_config=False)
+    return str(there[context or known["current-context"]].safe_get("namespace") or "default")
 
 
 def _tls(configuration: Configuration) -> ssl.SSLContext | None:
