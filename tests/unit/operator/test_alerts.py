@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -72,30 +73,63 @@ def test_prometheus_takes_the_rules() -> None:
 @_NEEDS_PROMTOOL
 @pytest.mark.parametrize(("samples", "fires"), [("0x3 1x20", True), ("0x23", False)])
 def test_the_first_damaged_checkpoint_is_an_alert(samples: str, fires: bool, tmp_path: Path) -> None:
-    alert = {
-        "exp_labels": {"severity": "warning", "cause": "checkpoint-damaged"},
-        "exp_annotations": _annotations("AurlCheckpointTrouble"),
-    }
+    series = {'aurl_incidents_total{cause="checkpoint-damaged"}': samples}
+    expected = [{"severity": "warning", "cause": "checkpoint-damaged"}] if fires else []
+    _alerts(tmp_path, RULES, series, "AurlCheckpointTrouble", expected)
+
+
+def _leading(release: str, pods: Sequence[str]) -> dict[str, str]:
+    """What the replicas of a release tell, as a ServiceMonitor has them called."""
+    target = f'namespace="{release}-system", job="{release}-operator"'
+    return {f'aurl_leader{{{target}, pod="{n}"}}': values for n, values in enumerate(pods)}
+
+
+@_NEEDS_PROMTOOL
+@pytest.mark.parametrize(("second", "fires"), [(("0x20", "0x20"), True), (("0x20", "1x20"), False)])
+def test_each_release_needs_a_leader_of_its_own(second: Sequence[str], fires: bool, tmp_path: Path) -> None:
+    series = {**_leading("first", ("1x20", "0x20")), **_leading("second", second)}
+    lonely = {"severity": "critical", "namespace": "second-system", "job": "second-operator"}
+    _alerts(tmp_path, RULES, series, "AurlNoLeader", [lonely] if fires else [])
+
+
+@_NEEDS_PROMTOOL
+@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_release_without_any_replica_is_missed_beside_another(there: bool, tmp_path: Path) -> None:
+    sets = ["--set", "metrics.serviceMonitor=true", "--set", "metrics.prometheusRule=true"]
+    argv = ["helm", "template", "second", CHARTS, "-n", "second-system", "-s", "templates/around.yaml", *sets]
+    made = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    (rule,) = [item for item in yaml.safe_load_all(made) if item and item["kind"] == "PrometheusRule"]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(rule["spec"]))
+    series = {**_leading("first", ("1x20", "0x20")), **_leading("second", ("1x20",) if there else ())}
+    gone = {"severity": "critical", "namespace": "second-system", "job": "second-operator"}
+    _alerts(tmp_path, rules, series, "AurlNoLeader", [] if there else [gone])
+
+
+def _alerts(
+    folder: Path, rules: Path, series: dict[str, str], alert: str, expected: list[dict[str, str]]
+) -> None:
+    """Ten minutes into these series, one sample a minute, `alert` is there with the labels of `expected`."""
+    words = _annotations(alert)
     case = {
-        "rule_files": [str(RULES)],
+        "rule_files": [str(rules)],
         "evaluation_interval": "1m",
         "tests": [
             {
                 "interval": "1m",
-                "input_series": [
-                    {"series": 'aurl_incidents_total{cause="checkpoint-damaged"}', "values": samples}
-                ],
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
                 "alert_rule_test": [
                     {
                         "eval_time": "10m",
-                        "alertname": "AurlCheckpointTrouble",
-                        "exp_alerts": [alert] if fires else [],
+                        "alertname": alert,
+                        "exp_alerts": [{"exp_labels": e, "exp_annotations": words} for e in expected],
                     }
                 ],
             }
         ],
     }
-    file = tmp_path / "case.yaml"
+    file = folder / "case.yaml"
     file.write_text(yaml.safe_dump(case))
     done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
