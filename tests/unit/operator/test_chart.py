@@ -37,3 +37,17 @@ def test_without_a_tag_the_image_is_of_the_charts_version() -> None:
     (deployment,) = [item for item in _made() if item["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == f"aurl-operator:{version}"
+
+
+MONITORING = ("--set", "metrics.serviceMonitor=true", "--set", "metrics.prometheusRule=true")
+
+
+def test_a_prometheus_finds_its_objects_by_labels_of_its_own() -> None:
+    wanted = ("release=prometheus", r"app\.kubernetes\.io/name=other")
+    sets = [part for label in wanted for part in ("--set", f"metrics.labels.{label}")]
+    kinds = ("ServiceMonitor", "PrometheusRule")
+    labels = [i["metadata"]["labels"] for i in _made(*MONITORING, *sets) if i["kind"] in kinds]
+    assert len(labels) == 2
+    for found in labels:
+        assert found["release"] == "prometheus"
+        assert found["app.kubernetes.io/name"] == "aurl-operator", "expected the chart's own labels to stay"
