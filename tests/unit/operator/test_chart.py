@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from aurl_operator import metrics
+
 CHARTS = Path(__file__).parents[3] / "charts"
 
 pytestmark = pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
@@ -51,3 +53,9 @@ def test_a_prometheus_finds_its_objects_by_labels_of_its_own() -> None:
     for found in labels:
         assert found["release"] == "prometheus"
         assert found["app.kubernetes.io/name"] == "aurl-operator", "expected the chart's own labels to stay"
+
+
+def test_a_jobs_series_keep_its_name_and_namespace() -> None:
+    assert {"namespace", "job"} <= set(metrics.GOODPUT._labelnames)
+    (monitor,) = [item for item in _made(*MONITORING) if item["kind"] == "ServiceMonitor"]
+    assert [endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"]] == [True]
