@@ -21,6 +21,7 @@ from tests.unit.operator.kubernetes.test_observe import (
     container,
     disrupted,
     pod,
+    pulling,
 )
 
 NOT_YET = {"waiting": {"reason": "PodInitializing"}}
@@ -142,6 +143,16 @@ def test_what_waits_for_an_init_container_says_for_which(
     assert found.waiting.reason is reason, found.waiting
     assert message in found.waiting.message, found.waiting
     assert found.waiting.final is (reason is WaitingReason.IMAGE)
+
+
+@pytest.mark.parametrize(("after", "final"), [(10, False), (50, True)])
+def test_a_pull_has_its_time_also_after_a_long_init_container(after: float, final: bool) -> None:
+    end = {"exitCode": 0, "finishedAt": "2026-01-31T12:10:00Z"}
+    fetched = {"name": "fetch", "state": {"terminated": end}}
+    parts = pulling("ErrImagePull") | {"initContainerStatuses": [fetched]}
+    found = process(pod(**parts), Sight(AT + 600 + after))
+    assert found is not None and found.waiting is not None
+    assert found.waiting.final is final
 
 
 def test_one_beside_a_program_that_runs_changes_nothing() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.observe.times import seconds
 
 OURS = (names.TRAINER_CONTAINER, names.STORE_CONTAINER, names.CLEANER_CONTAINER)
 """Containers whose end is the end of what the pod is for."""
@@ -42,6 +43,12 @@ def looping(status: Status) -> Status | None:
             found: Status = container
             return found
     return None
+
+
+def through_at(status: Status) -> float | None:
+    """When the last of them ended that has ended; None: none has."""
+    ends = [(c.get("state") or {}).get("terminated") or {} for c in status.get("initContainerStatuses") or []]
+    return max((at for end in ends if (at := seconds(end.get("finishedAt"))) is not None), default=None)
 
 
 def words(container: Status, terminated: Status) -> str:

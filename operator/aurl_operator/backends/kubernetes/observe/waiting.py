@@ -58,8 +58,8 @@ def _container(
 ) -> Waiting:
     reason, message = str(found["reason"]), str(found.get("message") or found["reason"])
     if reason in _PULL:
-        began = scheduled_at(pod) or now
-        late = now - began >= PULL_SECONDS and not ran_before
+        due = pull_due(pod)
+        late = due is not None and now >= due and not ran_before
         return Waiting(WaitingReason.IMAGE, f"{which}{reason}: {message}", final=reason in _NEVER or late)
     if reason in _CONFIG:
         return Waiting(WaitingReason.REFUSED, f"{which}{message}")
@@ -77,6 +77,7 @@ def scheduled_at(pod: Mapping[str, Any]) -> float | None:
 
 
 def pull_due(pod: Mapping[str, Any]) -> float | None:
-    """When a failing pull becomes final."""
+    """When a failing pull becomes final. Images are pulled as init containers get through."""
     began = scheduled_at(pod)
-    return None if began is None else began + PULL_SECONDS
+    through = init_containers.through_at(pod.get("status", {}))
+    return None if began is None else max(began, through or began) + PULL_SECONDS
