@@ -33,6 +33,10 @@ class SmallServer:
         """Parts of paths: a call to such a path is never answered."""
         self.forbidden: tuple[tuple[str, str], ...] = ()
         """Verbs of HTTP and parts of paths: such a call is answered by 403."""
+        self.unknown: tuple[str, ...] = ()
+        """Parts of paths: such a kind does not exist here, as one whose definition is not installed."""
+        self.missing: tuple[str, ...] = ()
+        """Parts of paths: a call to such a path is answered as in a namespace that is gone."""
         self.broken: dict[tuple[str, str], str] = {}
         """By verb of HTTP and part of a path: words with which such a call is answered by 500."""
         self.unanswered: tuple[tuple[str, str], ...] = ()
@@ -77,6 +81,12 @@ class SmallServer:
             return web.json_response({"message": "away"}, status=503)
         if any(part in request.path for part in self.silent):
             await asyncio.Event().wait()
+        if any(part in request.path for part in self.unknown):
+            return web.Response(status=404, text="404 page not found\n")
+        if any(part in request.path for part in self.missing):
+            namespace = request.path.partition("/namespaces/")[2].partition("/")[0]
+            words = f'namespaces "{namespace}" not found'
+            return web.json_response({"reason": "NotFound", "message": words}, status=404)
         for verb, part in self.forbidden:
             if request.method == verb and part in request.path:
                 words = f'x "{request.path}" is forbidden: User "operator" cannot {verb} {part}'

@@ -28,10 +28,15 @@ from aurl_operator.core.observed import Refusal, Role, Waiting, WaitingReason
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove, Start, Stop
 from aurl_operator.launch.pod import agent_mount
 from aurl_operator.launch.pod.agent_mount import config_map
-from aurl_operator.launch.pod.gang import group
+from aurl_operator.launch.pod.gang import VOLCANO_API, group
 from aurl_operator.launch.pod.manifest import PodDefaults, pod
 
 log = logging.getLogger(__name__)
+
+NO_VOLCANO = (
+    f"Volcano is not installed (this cluster has no PodGroups of {VOLCANO_API}): "
+    "install it, or make the job anew without scheduling.gang"
+)
 
 
 class Pace:
@@ -200,7 +205,13 @@ class Hands:
         entry.prepared, entry.tidied = True, False
         gang = group(job) if start.role is Role.NODE else None
         if gang is not None and gang != entry.gang:
-            await self._api.apply(paths.pod_group(namespace, gang["metadata"]["name"]), gang)
+            try:
+                await self._api.apply(paths.pod_group(namespace, gang["metadata"]["name"]), gang)
+            except NotFoundError as error:
+                if error.body:
+                    raise
+                # Not a Status but "404 page not found": the API server knows no such kind.
+                return NO_VOLCANO
             entry.gang = gang
         return None
 
