@@ -8,7 +8,7 @@ checkpoints are meant, and what the mean is worth (commands/checkpoints/derived/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -35,11 +35,15 @@ BUNCH_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Parent:
-    """A checkpoint at `location` whose weights, of the part `weights`, go into a mean."""
+    """A checkpoint at `location` whose weights, of the part `weights`, go into a mean.
+
+    `place`: the URL that opens `location`, with the password that it may carry: never shown.
+    """
 
     location: Location
     manifest: Manifest
     weights: Literal["model", "average"]
+    place: str = field(repr=False)
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -41,10 +41,17 @@ def load_weights(
     store = RunStore(Location(uri))
 
     def load(manifest: Manifest) -> Manifest:
-        read({part_of(manifest, weights): ModelPart(model)}, store.location, manifest)
+        load_manifest(store.location, manifest, model, weights)
         return manifest
 
     return first_whole(store, which, load, warn)
+
+
+def load_manifest(
+    location: Location, manifest: Manifest, model: torch.nn.Module, weights: Weights = "judged"
+) -> None:
+    """Loads weights of one checkpoint at `location`. Raises DamagedError, and as `load_weights`."""
+    read({part_of(manifest, weights): ModelPart(model)}, location, manifest)
 
 
 def warn(name: CheckpointName, damage: DamagedError) -> None:

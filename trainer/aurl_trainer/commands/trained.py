@@ -78,7 +78,9 @@ def build(manifest: Manifest, uri: str, progress: bool) -> Untrained:
     from aurl_trainer.engine.parallel import pick_device
     from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
     from aurl_trainer.store.format.plain import decode
+    from aurl_trainer.store.location.place import shown
 
+    uri = shown(uri)
     extra: Any = decode(manifest.extra)
     if not isinstance(extra, dict) or "experiment" not in extra:
         raise CheckpointError(f"{uri}: this checkpoint does not say which experiment it is of")

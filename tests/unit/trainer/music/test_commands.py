@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,9 +44,13 @@ def run(
 ) -> Path:
     """Checkpoints of steps 10 (the better one), 20 and 30 in a run's directory; MIDI only, for speed."""
     monkeypatch.setenv(rendering.SOUNDFONT_VARIABLE, "/there/is/none.sf2")
-    folder = tmp_path / "run"
+    saved_run(str(tmp_path / "run" / "checkpoints"), experiment, model)
+    return tmp_path / "run"
+
+
+def saved_run(uri: str, experiment: Experiment, model: MusicTransformerVAEGAN) -> None:
     checkpointer = Checkpointer(
-        str(folder / "checkpoints"),
+        uri,
         run="test",
         fingerprint=experiment.identity(),
         settings=experiment.checkpoint,
@@ -59,7 +64,6 @@ def run(
         with torch.no_grad():
             model.embedding.weight.mul_(2)
         checkpointer.save(step, state, extra, {"val_nll": nll})
-    return folder
 
 
 def invoke(command: Callable[..., None], *arguments: object) -> Result:
@@ -189,6 +193,24 @@ def test_an_average_is_measured_beside_its_parents_and_used_like_any_other(
     begun = load_initial(str(place), Latest(), model)
     assert not (begun.missing or begun.extra or begun.unlike), begun.lines()
     assert torch.equal(model.embedding.weight, load_file(file)["embedding.weight"])
+
+
+def test_an_average_at_a_place_with_a_password_is_measured_and_lies_beside_its_run(
+    experiment: Experiment, model: MusicTransformerVAEGAN
+) -> None:
+    above = f"memory://me:s3cr3t@host/{secrets.token_hex(4)}"
+    saved_run(f"{above}/bach/checkpoints", experiment, model)
+    told = answer(average, f"{above}/bach/checkpoints", "--last", 2)
+    assert told["not_measured"] is None and told["val_nll"] is not None
+    assert open_manifest(f"{above}/bach-average-30").step == 30
+    again = invoke(
+        average, f"{above}/bach/checkpoints@v1", f"{above}/bach-average-30", "--to", f"{above}/soup"
+    )
+    twice = invoke(average, f"{above}/bach/checkpoints@v1", f"{above}/bach/checkpoints@step:10")
+    assert again.exit_code == 0 and twice.exit_code == 2
+    assert all("//***@host/" in said for said in (told["uri"], again.output, twice.output))
+    assert all("s3cr3t" not in said for said in (json.dumps(told), again.output, twice.output))
+    assert "s3cr3t" not in open_manifest(f"{above}/bach-average-30").to_bytes().decode()
 
 
 def test_an_average_measured_on_another_number_of_samples_than_its_run_is_not_recorded_so(

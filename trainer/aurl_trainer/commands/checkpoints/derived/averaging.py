@@ -76,11 +76,12 @@ def average(
       aurl sample runs/bach-average-1200
     """
     from aurl_trainer.checkpoint.averaging import check_alike, check_free, in_order, mean, save_mean
+    from aurl_trainer.store.location.place import shown
 
     parents = in_order(_parents(checkpoints, last, which_weights(weights)))
     newest = parents[-1]
     check_alike(parents)
-    place = to or beside(newest.location.uri, newest.manifest.step)
+    place = to or beside(newest.place, newest.manifest.step)
     check_free(place)
     content = sum(t.content_bytes(c) for p in parents for t in p.tensors.values() for c in t.chunks)
     with bytes_bar(f"{len(parents)} checkpoints", content, quiet=as_json) as advance:
@@ -103,7 +104,7 @@ def average(
             for i, p in enumerate(parents)
         ]
         answer = {
-            "uri": place, "checkpoint": saved.name, "step": saved.step, "parents": rows,
+            "uri": shown(place), "checkpoint": saved.name, "step": saved.step, "parents": rows,
             "val_nll": nlls[-1] if nlls else None, "samples": found.samples, "recorded": found.recorded,
             "not_measured": found.why_not,
         }  # fmt: skip
@@ -117,7 +118,7 @@ def average(
     if nlls and not found.recorded:
         said = f"measured on {found.samples} of the held-out samples"
         typer.echo(f"{said}, and not recorded: the run validates on another number of them")
-    typer.echo(f"saved at {place}, as step {saved.step}")
+    typer.echo(f"saved at {shown(place)}, as step {saved.step}")
 
 
 def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weights) -> list[Parent]:
@@ -125,6 +126,8 @@ def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weight
     from aurl_trainer.checkpoint.averaging import Parent
     from aurl_trainer.checkpoint.weights import part_of
     from aurl_trainer.store import choose
+    from aurl_trainer.store.location.place import Location, shown
+    from aurl_trainer.store.run_store import RunStore
 
     chosen = list(checkpoints)
     if last is not None:
@@ -137,11 +140,13 @@ def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weight
         chosen = [Reference(chosen[0].run, Exact(str(name)), True) for name in names]
     found: dict[tuple[str, str], Parent] = {}
     for wanted in chosen:
-        store = open_store(wanted.run)
+        place = choose.checkpoints_of(wanted.run)
+        store = RunStore(Location(place))
         manifest = choose.chosen(store, wanted.which)
-        parent = Parent(store.location, manifest, part_of(manifest, weights))
-        if found.setdefault((store.location.uri, manifest.name), parent) is not parent:
-            raise typer.BadParameter(f"{wanted} is {parent}, which was named already", param_hint="RUN@WHICH")
+        parent = Parent(store.location, manifest, part_of(manifest, weights), place)
+        if found.setdefault((place, manifest.name), parent) is not parent:
+            named = f"{shown(str(wanted))} is {parent}, which was named already"
+            raise typer.BadParameter(named, param_hint="RUN@WHICH")
     if len(found) < 2:
         raise typer.BadParameter("name at least two checkpoints, or say --last K", param_hint="RUN@WHICH")
     return list(found.values())
@@ -174,7 +179,7 @@ class Measured:
 
 def _measured(parents: Sequence[Parent], made: dict[str, torch.Tensor], samples: int | None) -> Measured:
     """On what the newest's run holds out; not at all if its music is not here, or has become other music."""
-    from aurl_trainer.checkpoint.loading import load_weights
+    from aurl_trainer.checkpoint.loading import load_manifest
     from aurl_trainer.checkpoint.weights import tokenizer_of
     from aurl_trainer.commands.held_out import held_out_count, measure_held_out
     from aurl_trainer.commands.trained import build
@@ -190,7 +195,7 @@ def _measured(parents: Sequence[Parent], made: dict[str, torch.Tensor], samples:
     count = held_out_count(built, samples) if samples is not None else usual
     nlls = []
     for parent in parents:
-        load_weights(parent.location.uri, built.model, Exact(parent.manifest.name), parent.weights)
+        load_manifest(parent.location, parent.manifest, built.model, parent.weights)
         nlls.append(measure_held_out(built, count, f"step {parent.manifest.step}").nll)
     built.model.load_state_dict(made)
     nlls.append(measure_held_out(built, count, "their mean").nll)
