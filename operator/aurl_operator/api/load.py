@@ -15,6 +15,7 @@ import yaml
 
 from aurl_operator.api.base import NO_PASSWORD, URL_WITH_PASSWORD
 from aurl_operator.api.spec import AurlTrainingJob
+from aurl_operator.api.written import at_odds
 from aurl_trainer.config.document import Document, Place
 from aurl_trainer.config.experiment import Experiment, resolve
 from aurl_trainer.errors import ConfigError
@@ -48,7 +49,15 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> AurlTrainingJob:
 
 
 def parse_job(document: Document, overrides: Sequence[str] = ()) -> AurlTrainingJob:
-    """The job in `document`. Raises ConfigError with a line for each problem."""
+    """The job in `document`, as it is written anew. Raises ConfigError with a line for each problem."""
+    located, job = _read(document, overrides)
+    problems = [located.problem(("spec", *place), words) for place, words in at_odds(job.spec)]
+    if problems:
+        raise ConfigError(problems)
+    return job
+
+
+def _read(document: Document, overrides: Sequence[str] = ()) -> tuple[JobDocument, AurlTrainingJob]:
     if not isinstance(document.value, dict):
         raise ConfigError([document.problem((), "expected a mapping with apiVersion, kind, metadata, spec")])
     value, places = override(document.value, overrides)
@@ -67,7 +76,7 @@ def parse_job(document: Document, overrides: Sequence[str] = ()) -> AurlTraining
         problems += _training_problems(located, training)
     if problems or job is None:
         raise ConfigError(problems)
-    return job
+    return located, job
 
 
 _EXPERIMENT_URLS: tuple[Place, ...] = (
@@ -181,8 +190,10 @@ _METADATA = ("name", "namespace", "uid", "generation", "labels", "annotations", 
 def parse_object(raw: Mapping[str, Any]) -> AurlTrainingJob:
     """The job in an object as the API server holds it. Its status is left out; see core/memory.py.
 
-    Raises ConfigError with a line for each problem.
+    It may be older than a rule on what is written (written.py). Raises ConfigError with a line for each
+    problem.
     """
     metadata = {key: raw["metadata"][key] for key in _METADATA if key in raw["metadata"]}
     value = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "spec": raw["spec"]}
-    return parse_job(Document(value, "the job", {}))
+    _, job = _read(Document(value, "the job", {}))
+    return job

@@ -23,7 +23,7 @@ from torchx.schedulers.api import (
 from torchx.specs import AppDef, AppState, ReplicaStatus, Role, RoleStatus, runopts
 
 from aurl_operator.api import names
-from aurl_operator.api.load import parse_object
+from aurl_operator.api.load import parse_job
 from aurl_operator.backends.kubernetes import reading
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
@@ -33,6 +33,7 @@ from aurl_operator.core.observed import Role as Process
 from aurl_operator.errors import RefusedError
 from aurl_operator.torchx.plain import say_plainly
 from aurl_operator.torchx.translate import job_object
+from aurl_trainer.config.document import Document
 from aurl_trainer.contract import NOTICED
 
 BACKEND = "aurl"
@@ -75,7 +76,7 @@ class AurlScheduler(Scheduler[dict[str, Any]]):  # type: ignore[misc]
         if cfg.get("namespace"):
             job["metadata"]["namespace"] = cfg["namespace"]
         # Checked here, so that a dry run tells what a submission would be refused for.
-        parse_object(job)
+        parse_job(Document(job, "the job"))
         return AppDryRunInfo(job, lambda request: str(yaml.safe_dump(request, sort_keys=False)))
 
     def schedule(self, dryrun_info: AppDryRunInfo[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """What the API server checks itself beyond types: CEL rules, on the mapping that they are about.
 
-Not here: what only the operator can check (the experiment, the template's merge).
+A file is asked the same before it is sent, by the models and by written.py. Not here: what only the
+operator can check (the experiment, the template's merge).
 """
 
 from __future__ import annotations

@@ -33,6 +33,10 @@ BAD = {
         GOOD.replace("min: 1", "min: 3"),
         "error: job.yaml:5: spec.nodes: min (3) is more than max (2)\n",
     ),
+    "a wait above its longest": (
+        GOOD + "  recovery:\n    crashes:\n      backoff: {initialSeconds: 9, maxSeconds: 5}\n",
+        "error: job.yaml:9: spec.recovery.crashes.backoff: initialSeconds (9) is more than maxSeconds (5)\n",
+    ),
     "not YAML": (
         HEAD + "  nodes: {min: 1\n  command: [train.py]\n",
         "error: job.yaml:6: not readable as YAML: expected ',' or '}', but got ':'\n",
