@@ -216,6 +216,34 @@ def test_repair_sets_aside_and_says_what_is_used(run: Path) -> None:
     assert code == ExitCode.CHECKPOINT and json.loads(text)["used"] is None
 
 
+def test_repair_takes_back_nothing_that_the_run_went_on_without(run: Path, tmp_path: Path) -> None:
+    (pack,) = (run / "checkpoints" / "packs").glob("v000003-*/*.pack")
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:-1])
+    assert "step 30: set aside" in call("verify", run, "--repair")[1]
+    store, claim = open_run(str(run / "checkpoints"))
+    (void,) = store.aside()
+    save(store, claim.id, claim.next_number, 25)
+    pack.write_bytes(whole)
+    code, text = call("verify", run, "--deep", "--repair")
+    assert code == 0 and "whole again, but the run went on from step 20, so it stays aside" in text
+    assert "counts" not in text and ": step 25 (v000004-" in text
+    keep = KeepConfig(latest=1, best=0, grace_seconds=0)
+    retain(store, claim.id, keep)
+    assert [n.step for n in store.committed()] == [30, 25], "it was kept only by being set aside"
+
+    assert call("copy", f"{run}@{void}", tmp_path / "copy")[0] == 0
+    assert call("verify", tmp_path / "copy", "--deep") == (0, "step 30: whole\n")
+    advice = re.search(r"aurl checkpoints (tag \S+) NAME", text)
+    assert advice is not None, text
+    assert call(*advice[1].split(), "mended")[0] == 0
+    text = call("verify", run, "--deep", "--repair")[1]
+    assert "step 30: is whole again, and kept by its tag; the run went on from step 20" in text
+    retain(store, claim.id, keep)
+    assert store.aside() == frozenset() and [n.step for n in store.committed()] == [30, 25]
+    assert json.loads(call("show", f"{run}@mended", "--json")[1])["step"] == 30
+
+
 def go_on(run: Path, latest: int, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     """The run goes on: between a visitor's look at which checkpoints are there, and its reading of them, it
     saves once more and removes all but the `latest`."""

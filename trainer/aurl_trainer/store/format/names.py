@@ -155,6 +155,13 @@ def not_void(names: Sequence[CheckpointName], fences: Iterable[Fence]) -> list[C
     return [n for n in names if n not in void]
 
 
+def left_behind(names: Sequence[CheckpointName], fences: Sequence[Fence]) -> dict[CheckpointName, Fence]:
+    """Those of `names` that are void, each with the first generation that did not build on it."""
+    counting = set(not_void(names, fences))
+    voiding = {n: [f for f in fences if f.voids(n)] for n in names if n not in counting}
+    return {n: min(found, key=lambda f: f.id) for n, found in voiding.items()}
+
+
 def is_fenced(generation: GenerationId, fences: Iterable[Fence]) -> GenerationId | None:
     """The latest generation after `generation`, if there is one: then `generation` may not write."""
     latest = max((f.id for f in fences), default=generation)

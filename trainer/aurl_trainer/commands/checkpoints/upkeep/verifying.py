@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from aurl_trainer.commands.checkpoints.screen import bytes_bar
 from aurl_trainer.contract import ExitCode
 
 if TYPE_CHECKING:
-    from aurl_trainer.store.format.names import CheckpointName
+    from aurl_trainer.store.format.names import CheckpointName, Fence
     from aurl_trainer.store.run_store import RunStore
     from aurl_trainer.store.verify import Verdict
 
@@ -60,7 +61,8 @@ def verify(
     if not verdicts:
         raise RefusedError(f"{store.location.uri}: {removed[-1]}: {REMOVED}; try again")
     records = list(verify_records(store))
-    newest = _repair(store, verdicts, deep) if repair else None
+    repaired = _repair(store, verdicts, deep) if repair else None
+    newest = repaired.newest if repaired else None
     if as_json:
         found = [
             {
@@ -77,8 +79,8 @@ def verify(
     else:
         for line in records:
             typer.echo(f"a record is damaged, which does no harm: {line}")
-        if repair:
-            _say_repaired(store, verdicts, aside, newest)
+        if repaired:
+            _say_repaired(store, verdicts, aside, repaired, deep)
     bad = not all(v.good for v in verdicts)
     if bad and not (repair and newest):
         raise typer.Exit(ExitCode.CHECKPOINT)
@@ -118,30 +120,56 @@ def _say(verdict: Verdict, deep: bool, *, removed: bool) -> None:
         typer.echo(f"  {problem}")
 
 
-def _repair(store: RunStore, verdicts: list[Verdict], deep: bool) -> CheckpointName | None:
-    """Sets aside and takes back; returns the newest that a reader takes now, None if there is none."""
+@dataclass(frozen=True)
+class Repaired:
+    """`newest`: what a reader takes now. `behind`: what the run went on without, since a generation began."""
+
+    newest: CheckpointName | None
+    behind: dict[CheckpointName, Fence]
+
+
+def _repair(store: RunStore, verdicts: list[Verdict], deep: bool) -> Repaired:
+    """Sets aside and takes back, but nothing that only its being set aside keeps from being removed."""
     from aurl_trainer.store.aside import set_aside, take_back
+    from aurl_trainer.store.format.names import left_behind
 
     aside = store.aside()
+    behind = left_behind([v.name for v in verdicts], store.fences())
+    only_aside = behind.keys() - store.tags().values()
     for verdict in verdicts:
         if not verdict.good:
             set_aside(store.location, verdict.name, verdict.problems)
-        elif verdict.name in aside and deep:
+        elif verdict.name in aside and deep and verdict.name not in only_aside:
             take_back(store.location, verdict.name)
     names = store.valid()
-    return names[-1] if names else None
+    return Repaired(names[-1] if names else None, behind)
 
 
 def _say_repaired(
-    store: RunStore, verdicts: list[Verdict], before: frozenset[CheckpointName], newest: CheckpointName | None
+    store: RunStore,
+    verdicts: list[Verdict],
+    before: frozenset[CheckpointName],
+    repaired: Repaired,
+    deep: bool,
 ) -> None:
     now = store.aside()
     for verdict in verdicts:
-        if verdict.name in now - before:
-            typer.echo(f"step {verdict.name.step}: set aside; no reader takes it, nothing of it is deleted")
-        elif verdict.name in before - now:
-            typer.echo(f"step {verdict.name.step}: is whole again and counts")
-        elif verdict.good and verdict.name in now:
-            typer.echo(f"step {verdict.name.step}: stays aside until --deep finds it whole")
+        name = verdict.name
+        fence = repaired.behind.get(name)
+        left = fence and (f"step {fence.resumed.step}" if fence.resumed else "the start")
+        if name in now - before:
+            typer.echo(f"step {name.step}: set aside; no reader takes it, nothing of it is deleted")
+        elif name in before - now and left:
+            typer.echo(f"step {name.step}: is whole again, and kept by its tag; the run went on from {left}")
+        elif name in before - now:
+            typer.echo(f"step {name.step}: is whole again and counts")
+        elif verdict.good and name in now and deep and left:
+            typer.echo(
+                f"step {name.step}: is whole again, but the run went on from {left}, so it stays aside;"
+            )
+            typer.echo(f"  to use it: aurl checkpoints tag {store.location.uri}@{name} NAME, or copy it")
+        elif verdict.good and name in now:
+            typer.echo(f"step {name.step}: stays aside until --deep finds it whole")
+    newest = repaired.newest
     used = "none is left that can be used" if newest is None else f"step {newest.step} ({newest}) is used"
     typer.echo(f"{store.location.uri}: {used}")
