@@ -74,12 +74,15 @@ class Entry:
     """Machines on which something of the job fell silent, and when: the cluster may not know it yet."""
     mounts: dict[str, str] = field(default_factory=dict)
     """What the kubelet says of volumes, by UID of a pod without a container."""
-    prepared: bool = False
-    """Objects that pods need beside themselves are there, and are this job's."""
+    prepared_at: float | None = None
+    """When its ConfigMap was there last and was this job's, on the clock that never runs backwards; None: not
+    made yet, or missed."""
     agents: set[str] = field(default_factory=set)
     """ConfigMaps that its pods have the agent from: another operator may have made another one."""
     gang: Json | None = None
     """What its pods have been told to wait for together, as it was applied last."""
+    gang_at: float | None = None
+    """When it was."""
     untold: list[LedgerEntry] = field(default_factory=list)
     """What is in the status, and has still to become an Event, oldest first."""
     denied: set[str] = field(default_factory=set)
@@ -96,6 +99,13 @@ class Entry:
     def uid(self) -> str:
         """The object's UID."""
         return str(self.job["metadata"]["uid"])
+
+    def hear_mounts(self, words: dict[str, str]) -> None:
+        """Takes in what the kubelet says of volumes now; a pod may miss the job's ConfigMap."""
+        news = [text for uid, text in words.items() if text != self.mounts.get(uid)]
+        self.mounts = words
+        if any(agent in text for text in news for agent in self.agents):
+            self.prepared_at = None
 
     def reached(self, now: float) -> bool:
         """A node took a connection. Returns whether none had for a while."""

@@ -159,10 +159,12 @@ class Controller:
         all_told = await self._hands.tell(entry, check=older)
         self._cache.forget_ghosts(entry, entry.memory.booked)
         if plan.outcome is not None:
-            await self._hands.tidy(entry)
+            await self._hands.beside.tidy(entry)
         failed = [result for result in results if isinstance(result, BaseException)]
         if failed:
             raise failed[0]
+        if plan.outcome is None and entry.job["metadata"].get("deletionTimestamp") is None:
+            await self._hands.beside.restore(entry)
         if any(results):
             # What the actions brought about is seen at once.
             self._queue.add(key)

@@ -1,4 +1,5 @@
-"""The agent's files of a `command` job: its own, those that its pods name, and none left at its end."""
+"""The agent's files of a `command` job: its own, those that its pods name, there again when somebody has
+deleted them, and none left at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from typing import Any
 import pytest
 
 from aurl_operator.api import names
+from aurl_operator.backends.kubernetes import controller
+from aurl_operator.backends.kubernetes.act import beside
 from aurl_operator.backends.kubernetes.client import paths
+from aurl_operator.core.names import rfc3339
 from aurl_operator.launch.pod import agent_mount
 from aurl_operator.launch.pod.agent_mount import mounted
 from tests.unit.operator.kubernetes.room import KEY, PATH, Room, within
@@ -94,7 +98,7 @@ def test_an_upgrade_brings_files_of_its_own_and_leaves_none(
             room.cache.put_pod({"kind": "Pod", **pod})
         room.cache.put_job(room.server.objects[PATH])
         entry = room.cache.entries[KEY]
-        entry.prepared = False
+        entry.prepared_at = None
         _lost(room)
         await room.look_again()
         await room.look_again()
@@ -109,6 +113,76 @@ def test_an_upgrade_brings_files_of_its_own_and_leaves_none(
             await room.look_again()
         assert room.status()["phase"] == "Succeeded", room.status()
         assert not room.server.named("configmaps"), "expected nothing to be left"
+
+    within(story)
+
+
+AT_ONCE = {"recovery": {"preemptions": {"backoff": {"initialSeconds": 0}}}}
+
+
+def _calls(room: Room) -> list[str]:
+    """Verbs of what was asked about ConfigMaps."""
+    return [verb for verb, path in room.server.asked if "/configmaps" in path]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("lately", [False, True])
+def test_files_are_looked_after_as_long_as_pods_are_started(
+    deleted: bool, lately: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "LATELY_SECONDS", 60.0 if lately else 0.0)
+
+    async def story(room: Room) -> None:
+        room.job(spec=AT_ONCE)
+        await room.look()
+        (files,) = room.server.named("configmaps")
+        if deleted:
+            del room.server.objects[f"{paths.config_maps('music')}/{files['metadata']['name']}"]
+        room.server.asked.clear()
+        _lost(room)
+        await room.look_again()
+        await room.look_again()
+        assert len(room.server.named("pods")) == 1, f"expected a replacement, found {room.status()}"
+        if lately:
+            assert not _calls(room), "expected nodes that start together to ask once"
+        else:
+            assert len(room.server.named("configmaps")) == 1, "expected the replacement to find its files"
+            assert _calls(room) == (["GET", "POST"] if deleted else ["GET"])
+
+    within(story)
+
+
+def test_a_pod_that_waits_for_deleted_files_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other is started as long as it waits, so nothing else would make them."""
+    monkeypatch.setattr(controller, "GATHER_SECONDS", 0.0)
+
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        (files,), (pod,) = room.server.named("configmaps"), room.server.named("pods")
+        name = files["metadata"]["name"]
+        scheduled = {
+            "type": "PodScheduled",
+            "status": "True",
+            "lastTransitionTime": rfc3339(time.time() - 60),
+        }
+        status = {"phase": "Pending", "conditions": [scheduled]}
+        put = room.server.put(room.path(pod), {**pod, "status": status})
+        room.cache.put_pod({"kind": "Pod", **put})
+        del room.server.objects[f"{paths.config_maps('music')}/{name}"]
+        body = {"metadata": {"name": "bach.1"}, "involvedObject": {"uid": pod["metadata"]["uid"]}}
+        words = f'MountVolume.SetUp failed for volume "aurl-agent" : configmap "{name}" not found'
+        told = {**body, "reason": "FailedMount", "message": words}
+        room.server.put(f"{paths.events('music')}/bach.1", told)
+        await room.look_again()
+        assert not room.server.named("configmaps"), "nobody has told yet"
+        await room.mounts.look(time.time())
+        await room.look_again()
+        assert [c["metadata"]["name"] for c in room.server.named("configmaps")] == [name]
+        room.server.asked.clear()
+        await room.mounts.look(time.time() + 60.0)
+        await room.look_again()
+        assert not _calls(room), "expected no question again for the same words"
 
     within(story)
 

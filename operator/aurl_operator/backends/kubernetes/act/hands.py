@@ -1,6 +1,7 @@
 """The operator's hands: each action of a plan as a call to the API server, safe to do twice.
 
-Not here: what is wanted (core), and the one patch of the status (controller.py).
+Not here: what is wanted (core), what pods need beside themselves (beside.py), and the one patch of the status
+(controller.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import time
 
 from aurl_operator.api import names
+from aurl_operator.backends.kubernetes.act.beside import Beside, owned
 from aurl_operator.backends.kubernetes.act.events import denial, event
 from aurl_operator.backends.kubernetes.cache import Cache, Entry
 from aurl_operator.backends.kubernetes.client import paths
@@ -26,17 +28,9 @@ from aurl_operator.backends.kubernetes.observe.process import job_name
 from aurl_operator.backends.kubernetes.observe.refusal import refusal
 from aurl_operator.core.observed import Refusal, Role, Waiting, WaitingReason
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove, Start, Stop
-from aurl_operator.launch.pod import agent_mount
-from aurl_operator.launch.pod.agent_mount import config_map
-from aurl_operator.launch.pod.gang import VOLCANO_API, group
 from aurl_operator.launch.pod.manifest import PodDefaults, pod
 
 log = logging.getLogger(__name__)
-
-NO_VOLCANO = (
-    f"Volcano is not installed (this cluster has no PodGroups of {VOLCANO_API}): "
-    "install it, or make the job anew without scheduling.gang"
-)
 
 
 class Pace:
@@ -60,6 +54,7 @@ class Hands:
     def __init__(self, api: Api, cache: Cache, defaults: PodDefaults, pace: Pace) -> None:
         self._api = api
         self._brief = api.brief()
+        self.beside = Beside(api)
         self._cache = cache
         self._defaults = defaults
         self._pace = pace
@@ -155,14 +150,14 @@ class Hands:
         body = _elsewhere(pod(job, start, self._defaults), entry)
         await self._pace.wait()
         try:
-            refused = await self._prepare(entry, start)
+            refused = await self.beside.prepare(entry, start)
             if refused is not None:
                 entry.refusals[slot] = _waits(start, refused, job.metadata.generation, resume)
                 return
             made = await self._api.create(paths.pods(namespace), body)
         except ConflictError as error:
             made = await self._api.get(paths.pod(namespace, body["metadata"]["name"]))
-            if not _owned(made, entry):
+            if not owned(made, entry):
                 words = (
                     f"{error.message}, of a deleted job of this name: waits until it is gone"
                     if job_name(made) == job.metadata.name
@@ -189,57 +184,10 @@ class Hands:
         except ApiError:
             # If it is there after all, it is seen, or found by its name when it is tried again.
             return False
-        if not _owned(found, entry):
+        if not owned(found, entry):
             return False
         self._cache.put_pod(found)
         return True
-
-    async def _prepare(self, entry: Entry, start: Start) -> str | None:
-        """What a pod needs beside itself: the agent's files, its gang. Returns why they cannot be had."""
-        assert entry.parsed is not None
-        job = entry.parsed
-        namespace = entry.job["metadata"]["namespace"]
-        files = None if entry.prepared else config_map(job)
-        if files is not None and (refused := await self._ensure(entry, files)) is not None:
-            return refused
-        entry.prepared, entry.tidied = True, False
-        gang = group(job) if start.role is Role.NODE else None
-        if gang is not None and gang != entry.gang:
-            try:
-                await self._api.apply(paths.pod_group(namespace, gang["metadata"]["name"]), gang)
-            except NotFoundError as error:
-                if error.body:
-                    raise
-                # Not a Status but "404 page not found": the API server knows no such kind.
-                return NO_VOLCANO
-            entry.gang = gang
-        return None
-
-    async def _ensure(self, entry: Entry, files: Json) -> str | None:
-        """Makes the job's ConfigMap, unless it is there. One that is not the job's may go, or be changed."""
-        name = files["metadata"]["name"]
-        path = paths.config_maps(entry.job["metadata"]["namespace"])
-        try:
-            await self._api.create(path, files)
-        except ConflictError:
-            found = await self._api.get(f"{path}/{name}")
-            if not _owned(found, entry):
-                return f"ConfigMap {name} is there, and is not of this job: delete it"
-        return None
-
-    async def tidy(self, entry: Entry) -> None:
-        """After the end of a job that leaves nothing: what pods needed beside themselves goes, too."""
-        assert entry.parsed is not None
-        job = entry.parsed
-        if entry.tidied or entry.pods or job.spec.cleanup.pods != "All" or job.spec.command is None:
-            return
-        namespace = paths.config_maps(entry.job["metadata"]["namespace"])
-        for name in sorted({agent_mount.name(job), *entry.agents}):
-            with contextlib.suppress(NotFoundError, ConflictError):
-                found = await self._api.get(f"{namespace}/{name}")
-                if _owned(found, entry):
-                    await self._api.delete(f"{namespace}/{name}", uid=found["metadata"]["uid"])
-        entry.tidied, entry.prepared = True, False
 
     async def _delete_job(self, entry: Entry) -> None:
         """What came of it is known at once: no look asks for it again until the watch has told."""
@@ -277,11 +225,6 @@ class Hands:
             self._cache.drop_pod(done, time.time())
             return True
         return changed
-
-
-def _owned(found: Json, entry: Entry) -> bool:
-    """Whether an object belongs to this very job."""
-    return entry.uid in {owner["uid"] for owner in found["metadata"].get("ownerReferences", [])}
 
 
 def _waits(start: Start, words: str, generation: int | None, resume: str | None) -> Refusal:

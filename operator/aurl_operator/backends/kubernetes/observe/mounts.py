@@ -113,7 +113,7 @@ class Mounts:
             if refused is not None:
                 await self._denied(entry, refused)
             elif words is not None and entry.mounts != (found := _of(entry, words)):
-                entry.mounts = found
+                entry.hear_mounts(found)
                 self._heard(key)
 
 
