@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster.job import STEPS, Job
-from tests.e2e.cluster.kube import kubectl, run
+from tests.e2e.cluster.kube import REQUIRED, SCRIPT, kubectl, run
 from tests.e2e.cluster.operator_log import OperatorLog
 from tests.integration.apiserver.operator import tracebacks
 
 ROOT = Path(__file__).resolve().parents[3]
 HOW = "no cluster: set KUBECONFIG (CONTRIBUTING.md says what it must have)"
+NEEDED = {
+    "AWS_ENDPOINT_URL": "an S3 server with a bucket aurl that pods reach",
+    "AWS_ACCESS_KEY_ID": "its key",
+}
 OPERATOR = os.environ.get("AURL_OPERATOR_IMAGE", "docker.io/local/aurl-operator:dev")
 TRAINER = os.environ.get("AURL_TRAINER_IMAGE", "docker.io/local/aurl-trainer:dev")
 
@@ -32,11 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> None:
     """A cluster that answers, and an object store for its pods."""
     if "KUBECONFIG" not in os.environ:
-        if os.environ.get("AURL_CLUSTER_REQUIRED") == "1":
+        if REQUIRED:
             pytest.fail(HOW)
         pytest.skip(HOW)
-    missing = [name for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID") if name not in os.environ]
-    assert not missing, f"set {', '.join(missing)}: an S3 server with a bucket aurl that pods reach"
+    needed = {**NEEDED, SCRIPT: "what breaks machines"} if REQUIRED else NEEDED
+    missing = [f"{name} ({what})" for name, what in needed.items() if name not in os.environ]
+    assert not missing, f"set {', '.join(missing)}: CONTRIBUTING.md says more"
     kubectl("get", "nodes")
 
 
