@@ -82,6 +82,16 @@ def test_the_mean_is_that_of_float64_and_whole_numbers_are_the_newest(
     assert manifest.metrics == {} and manifest.step == 4 and manifest.run == "small-average"
 
 
+def test_a_step_that_was_saved_twice_counts_once(tmp_path: Path) -> None:
+    save(tmp_path / "run", 2, 3)
+    save(tmp_path / "run", 3)  # another generation, which goes on from step 3
+    code, said = call(tmp_path / "run", "--last", 2, "--json")
+    parents = [(p["step"], p["checkpoint"][:7]) for p in json.loads(said)["parents"]]
+    assert code == 0 and parents == [(2, "v000001"), (3, "v000003")]
+    named = call(f"{tmp_path}/run@v2", f"{tmp_path}/run@v3", "--to", tmp_path / "named")
+    assert named[0] == 0, "whoever names both means both"
+
+
 def test_chosen_ones_of_several_runs_in_any_order(tmp_path: Path) -> None:
     save(tmp_path / "a", 1, 2, average=tensors(5))
     save(tmp_path / "b", 3, average=tensors(7))
@@ -118,7 +128,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_saved(tmp_path: Path) -> None
         call(tmp_path / "run", tmp_path / "deep", "--to", out)
     with pytest.raises(CheckpointError, match="holds no averaged weights"):
         call(tmp_path / "run", "--last", 2, "--to", out, "--weights", "average")
-    with pytest.raises(CheckpointError, match="has 2 checkpoints, not 3"):
+    with pytest.raises(CheckpointError, match="has checkpoints of 2 steps, not 3"):
         call(tmp_path / "run", "--last", 3, "--to", out)
     with pytest.raises(RefusedError, match="checkpoints are there already"):
         call(tmp_path / "run", "--last", 2, "--to", tmp_path / "wide")

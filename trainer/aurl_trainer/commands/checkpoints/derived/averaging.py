@@ -38,7 +38,8 @@ def average(
         ),
     ],
     last: Annotated[
-        int | None, typer.Option("--last", min=2, metavar="K", help="The newest K checkpoints of RUN.")
+        int | None,
+        typer.Option("--last", min=2, metavar="K", help="The newest K checkpoints of RUN, one of each step."),
     ] = None,
     to: Annotated[
         str | None,
@@ -134,9 +135,10 @@ def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weight
         if len(chosen) != 1 or chosen[0].said:
             raise typer.BadParameter("goes with one RUN, without @", param_hint="--last")
         store = open_store(chosen[0].run)
-        names = store.valid()[-last:]
+        # A step may be saved twice, as after a loss at a step with more to do: the same weights, not two.
+        names = list({name.step: name for name in store.valid()}.values())[-last:]
         if len(names) < last:
-            raise CheckpointError(f"{store.location.uri}: has {len(names)} checkpoints, not {last}")
+            raise CheckpointError(f"{store.location.uri}: has checkpoints of {len(names)} steps, not {last}")
         chosen = [Reference(chosen[0].run, Exact(str(name)), True) for name in names]
     found: dict[tuple[str, str], Parent] = {}
     for wanted in chosen:
