@@ -85,7 +85,8 @@ async def servers(settings: Settings, runtime: Runtime) -> Servers:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "0.0.0.0", port).start()
+            # On all addresses, of IPv4 and of IPv6, as far as the machine has them.
+            await web.TCPSite(runner, None, port).start()
         except OSError as error:
             raise UsageError(
                 f"port {port}: {os.strerror(error.errno or 0)}; set AURL_HEALTH_PORT or AURL_METRICS_PORT"

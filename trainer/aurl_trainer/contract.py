@@ -60,7 +60,7 @@ class Env(StrEnum):
     PROGRESS_PORT = "AURL_PROGRESS_PORT"
     """Port on which the node's local rank 0 answers `GET /progress`; absent: not served."""
     PROGRESS_HOST = "AURL_PROGRESS_HOST"
-    """Address on which progress is served: 127.0.0.1 if absent, 0.0.0.0 in a pod."""
+    """Address on which progress is served: 127.0.0.1 if absent; in a pod its own."""
     BARRED = "AURL_BARRED"
     """Comma list of node UIDs that were replaced: this node's agent bars them before it joins."""
     UPLOAD = "AURL_UPLOAD"

@@ -41,6 +41,8 @@ class Agents:
         self.peer_timeout = 5.0
         self.grace = 20.0
         self.limits: str | None = None
+        self.host = "127.0.0.1"
+        """Where the store listens, and what nodes are called."""
         self.preparation: list[str] = []
         self.preload = "aurl_trainer.engine.survival.exits,torch.distributed"
         """What a node's fork server imports for ranks that are modules, as loop.py is started; "": none."""
@@ -51,7 +53,7 @@ class Agents:
 
     def host_store(self) -> None:
         """Start the store in a process of its own, on a free port."""
-        self.store = self._start("store", ["store", "--host", "127.0.0.1", "--port", "0"], {})
+        self.store = self._start("store", ["store", "--host", self.host, "--port", "0"], {})
         eventually("the store says that it is ready", lambda: "store ready on" in self.log("store"))
         found = re.search(r"store ready on (\S+)", self.log("store"))
         assert found
@@ -66,7 +68,7 @@ class Agents:
         ours = script == "loop.py"
         command = [
             *("run", "--nnodes", nnodes, "--nproc-per-node", str(procs), "--rdzv-id", "test"),
-            *("--local-addr", "127.0.0.1"),
+            *("--local-addr", self.host),
             *(("-m", "loop") if ours else (str(SCRIPTS / script),)),
             *(str(self.folder), *args),
         ]

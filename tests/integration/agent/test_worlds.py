@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from aurl_trainer.contract import Cause, ExitCode
+from tests.addresses import NEEDS_IPV6
 from tests.integration.agent.conftest import Agents
 
 pytestmark = pytest.mark.processes
@@ -23,6 +24,18 @@ def test_all_end_well(agents: Agents) -> None:
         code, record = agents.ends(name)
         assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log(name)
         assert "finished" in agents.log(name), "the ranks' output must reach the agent's"
+    agents.nothing_outlives()
+
+
+@NEEDS_IPV6
+def test_a_world_forms_over_ipv6(agents: Agents) -> None:
+    agents.host = "::1"
+    agents.host_store()
+    for name in NODES[:2]:
+        agents.start(name, "2", "loop.py", "5")
+    for name in NODES[:2]:
+        code, record = agents.ends(name)
+        assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log(name)
     agents.nothing_outlives()
 
 

@@ -150,7 +150,8 @@ def store(arguments: Sequence[str]) -> int:
     except OSError as error:
         print(f"store: cannot listen on {args.host}:{args.port}: {error.strerror}", file=sys.stderr)
         return ExitCode.MISSING
-    print(f"store ready on {args.host}:{server.port}", flush=True)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"store ready on {host}:{server.port}", flush=True)
     over.wait()
     return ExitCode.OK
 

@@ -112,12 +112,13 @@ def _program(job: AurlTrainingJob, start: Start) -> tuple[TorchxRole, Command]:
         return _cleaner(job, start)
     found = experiment(job) if start.role is Role.NODE else None
     mounted = job.spec.command is not None
+    own = literal(f"$({_POD_IP})")
     launch = Launch(
         run=str(job.metadata.uid),
         rendezvous=start.rdzv_id,
         nodes=(start.nodes_min, start.nodes_max),
-        store=f"0.0.0.0:{names.STORE_PORT}" if start.role is Role.STORE else start.store,
-        address=literal(f"$({_POD_IP})"),
+        store=f"{own}:{names.STORE_PORT}" if start.role is Role.STORE else start.store,
+        address=own,
         agent=(agent_mount.FOLDER,) if mounted else ("-m", "aurl_trainer.agent"),
         run_dir=surroundings.RUN_DIR,
         log_dir=f"{surroundings.RUN_DIR}/logs/ranks",
@@ -126,7 +127,7 @@ def _program(job: AurlTrainingJob, start: Start) -> tuple[TorchxRole, Command]:
     roles = {role.name: role for role in app_def(job, launch).roles}
     role = roles[NODES if start.role is Role.NODE else STORE]
     made = command(role, _place(start))
-    return role, Command(_as_written(made.argv), {n: _escaped(v) for n, v in made.env.items()})
+    return role, Command(_as_written(made.argv, start.role), {n: _escaped(v) for n, v in made.env.items()})
 
 
 def _cleaner(job: AurlTrainingJob, start: Start) -> tuple[TorchxRole, Command]:
@@ -170,9 +171,10 @@ def _escaped(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _as_written(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Arguments for the kubelet. Only our own `--local-addr`, the first there is, is for it to fill in."""
-    own = argv.index("--local-addr") + 1 if "--local-addr" in argv else None
+def _as_written(argv: tuple[str, ...], role: Role) -> tuple[str, ...]:
+    """Arguments for the kubelet. Only our own option, the first of its name, is for it to fill in."""
+    flag = "--host" if role is Role.STORE else "--local-addr"
+    own = argv.index(flag) + 1 if flag in argv else None
     return tuple(part if at == own else _escaped(part) for at, part in enumerate(argv))
 
 
@@ -184,7 +186,8 @@ def _env(start: Start, made: Command) -> list[dict[str, Any]]:
         **{name: value for name, value in made.env.items() if name != Env.NODE_UID},
     }
     if start.role is Role.NODE:
-        plain[Env.PROGRESS_HOST] = "0.0.0.0"
+        # Where the operator asks: IPv4 or IPv6, as the cluster has it.
+        plain[Env.PROGRESS_HOST] = f"$({_POD_IP})"
         plain[Env.BARRED] = ",".join(start.barred)
         plain[Env.UPLOAD] = "1"
         if Env.EXPERIMENT in plain:

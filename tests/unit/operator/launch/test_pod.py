@@ -90,6 +90,17 @@ def test_resources_are_what_the_job_says() -> None:
     assert made["spec"]["containers"][0]["resources"] == expected
 
 
+def test_pods_listen_on_their_own_address_of_whichever_kind_the_cluster_gives() -> None:
+    node, store = (pod(job(), start(role), DEFAULTS) for role in (Role.NODE, Role.STORE))
+    argv = store["spec"]["containers"][0]["command"]
+    assert argv[argv.index("--host") + 1] == env(node)["AURL_PROGRESS_HOST"] == "$(AURL_POD_IP)"
+    for made in (node, store):
+        first = made["spec"]["containers"][0]["env"][:2]
+        assert {"fieldPath": "status.podIP"} in [e["valueFrom"]["fieldRef"] for e in first], (
+            "expected it before what the kubelet makes of it"
+        )
+
+
 def test_a_replacement_bars_what_was_lost() -> None:
     made = pod(job(), start(barred=("old-1", "old-2")), DEFAULTS)
     assert env(made)["AURL_BARRED"] == "old-1,old-2"
@@ -148,7 +159,7 @@ def test_what_is_missing_is_named(spec: dict[str, Any], defaults: PodDefaults, w
 
 
 def test_a_foreign_image_gets_the_agent_and_no_more() -> None:
-    foreign = job(training=None, command=["train.py", "--text", "$(HOME)"], checkpoint=None)
+    foreign = job(training=None, command=["train.py", "--host", "$(HOME)"], checkpoint=None)
     files = config_map(foreign)
     assert files is not None
     assert any("Be a node's agent" in text for text in files["data"].values())

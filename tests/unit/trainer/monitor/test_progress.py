@@ -13,15 +13,16 @@ import pytest
 
 from aurl_trainer.contract import Phase, Progress
 from aurl_trainer.monitor.progress import ProgressServer
+from tests.addresses import NEEDS_IPV6
 
 PROGRESS = Progress(
     rank=0, world=2, generation=3, phase=Phase.STEP, step=41, total_steps=200, at=1000.0, loss=1.5
 )
 
 
-def get(server: ProgressServer, path: str) -> tuple[int, bytes]:
+def get(server: ProgressServer, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
     assert server.port is not None
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection(host, server.port, timeout=30)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -44,6 +45,12 @@ def test_health_and_unknown_paths() -> None:
     with ProgressServer(0) as server:
         assert get(server, "/healthz?verbose=1") == (200, b"ok\n")
         assert get(server, "/etc/passwd")[0] == 404
+
+
+@NEEDS_IPV6
+def test_an_address_of_ipv6_is_served_as_well() -> None:
+    with ProgressServer(0, "::1") as server:
+        assert get(server, "/healthz", "::1") == (200, b"ok\n")
 
 
 def test_without_a_port_nothing_is_served() -> None:
