@@ -13,6 +13,7 @@ from aurl_trainer.commands.checkpoints.app import app
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.contract import ExitCode
 from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError, RefusedError
+from aurl_trainer.store.aside import set_aside, take_back
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import encode
 from aurl_trainer.store.location.place import Location
@@ -146,6 +147,46 @@ def test_a_tag_names_a_checkpoint_everywhere(run: Path) -> None:
         call("tag", run, "a/b")
     assert call("tag", f"{run}@v1", "paper", "--delete")[0] == ExitCode.USAGE
     assert call("show", f"{run}@no tag")[0] == ExitCode.USAGE
+
+
+def test_what_has_a_tag_is_listed_and_verified_though_the_run_went_on_without_it(tmp_path: Path) -> None:
+    store, claim = open_run(str(tmp_path / "run"))
+    for number, nll in ((1, 2.0), (2, 0.5), (3, 0.25)):
+        save(store, claim.id, number, number * 10, nll)
+    best = str(store.valid()[1])
+    call("tag", f"{tmp_path}/run@step:20", "paper")
+    call("tag", f"{tmp_path}/run@step:10", "first")
+    set_aside(store.location, store.valid()[2], ["a test"])
+    set_aside(store.location, store.valid()[1], ["a test"])
+    store, later = open_run(str(tmp_path / "run"))
+    save(store, later.id, later.next_number, 15)
+    for name in store.aside():
+        take_back(store.location, name)
+    code, text = call("list", tmp_path / "run")
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["10", "20", "15"]
+    assert lines[1].endswith("best, first") and lines[2].endswith("paper, no part of the run's history")
+    rows = json.loads(call("list", tmp_path / "run", "--json")[1])["checkpoints"]
+    assert [(r["step"], r["best"], r["in_history"]) for r in rows] == [
+        (10, True, True),
+        (20, False, False),
+        (15, False, True),
+    ]
+    whole = "step 10: whole\nstep 20 (no part of the run's history): whole\nstep 15: whole\n"
+    assert call("verify", tmp_path / "run", "--deep") == (0, whole)
+
+    flip(store.location, f"packs/{best}/rank-0000.pack")
+    code, text = call("verify", tmp_path / "run", "--deep", "--json")
+    found = json.loads(text)["checkpoints"]
+    assert code == ExitCode.CHECKPOINT
+    assert [(c["step"], c["good"], c["in_history"]) for c in found] == [
+        (10, True, True),
+        (20, False, False),
+        (15, True, True),
+    ]
+    assert "step 20: set aside" in call("verify", tmp_path / "run", "--deep", "--repair")[1]
+    assert call("verify", tmp_path / "run", "--deep") == (0, "step 10: whole\nstep 15: whole\n")
+    assert [line.split()[0] for line in call("list", tmp_path / "run")[1].splitlines()[1:3]] == ["10", "15"]
 
 
 def test_show_and_diff_tell_of_checkpoints(run: Path) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 import typer
 
+OUTSIDE = "no part of the run's history"
+"""What is said of a checkpoint that a later generation went on without."""
+
 
 class Table:
     """Text in columns; those from `left` on, but the last, hold numbers. Nothing is folded or cut, for pipes.

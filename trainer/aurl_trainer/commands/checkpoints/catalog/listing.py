@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aurl_trainer.commands.checkpoints.asked import AsJson
-from aurl_trainer.commands.checkpoints.screen import Table, count_bar, number, size, when
+from aurl_trainer.commands.checkpoints.screen import OUTSIDE, Table, count_bar, number, size, when
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,10 @@ def list_(
 ) -> None:
     """Show the checkpoints of a run, oldest first; or the runs of a store.
 
-    `best` is the one with the lowest validation NLL. What is there is looked
-    up each time; what is known of it may come from the run's index, so damage
-    is found by `verify`.
+    `best` is the one with the lowest validation NLL. Those with a tag are
+    shown also where the run went on without them. What is there is looked up
+    each time; what is known of it may come from the run's index, so damage is
+    found by `verify`.
 
     \b
     Examples:
@@ -52,25 +53,30 @@ def list_(
 def _list_run(store: RunStore, metrics: bool, as_json: bool) -> None:
     from aurl_trainer.store.catalog.found import tags_of
     from aurl_trainer.store.catalog.index import gather, read_index
+    from aurl_trainer.store.format.names import left_behind
 
-    names, tags = store.valid(), tags_of(store)
+    names, tags, aside = store.valid(), tags_of(store), store.aside()
+    names = sorted({*names, *(tags.keys() - aside)}, key=lambda n: n.age)
+    outside = left_behind(names, store.fences())
     found = gather(store, names, read_index(store.location))
     entries = {e.name: e for e in found.entries}
     rows = [_row(n, entries.get(str(n)), str(found.problems.get(n, "")), tags.get(n, ())) for n in names]
-    rated = [r for r in rows if r.get("metrics", {}).get("val_nll") is not None]
+    for name, row in zip(names, rows, strict=True):
+        row["in_history"] = name not in outside
+    rated = [r for r in rows if r["in_history"] and r.get("metrics", {}).get("val_nll") is not None]
     if rated:
         # Among equals the later is better, as for retention.
         min(reversed(rated), key=lambda r: r["metrics"]["val_nll"])["best"] = True
-    aside = sorted(map(str, store.aside()))
+    damaged = sorted(map(str, aside))
     if as_json:
-        typer.echo(json.dumps({"uri": store.location.uri, "checkpoints": rows, "set_aside": aside}))
+        typer.echo(json.dumps({"uri": store.location.uri, "checkpoints": rows, "set_aside": damaged}))
         return
     if rows:
         _table(rows, metrics)
     else:
         typer.echo(f"{store.location.uri}: no checkpoints yet")
-    for damaged in aside:
-        typer.echo(f"set aside, since it is damaged: {damaged}")
+    for one in damaged:
+        typer.echo(f"set aside, since it is damaged: {one}")
 
 
 def _row(name: CheckpointName, entry: Entry | None, problem: str, tags: Sequence[str]) -> dict[str, Any]:
@@ -99,8 +105,9 @@ def _table(rows: list[dict[str, Any]], metrics: bool) -> None:
     made = Table("step", "save", "generation", "saved at", "size", "ranks", "val NLL", *more, "")
     for row in rows:
         start = (str(row["step"]), str(row["number"]), str(row["generation"]))
+        also = [] if row["in_history"] else [OUTSIDE]
         if "error" in row:
-            made.add_row(*start, "", "", "", "", *("" for _ in more), row["error"])
+            made.add_row(*start, "", "", "", "", *("" for _ in more), ", ".join([*also, row["error"]]))
             continue
         said = ["best"] if row["best"] else []
         made.add_row(
@@ -109,7 +116,7 @@ def _table(rows: list[dict[str, Any]], metrics: bool) -> None:
             size(row["bytes"]),
             str(row["world"]),
             *(number(row["metrics"].get(name)) for name in ("val_nll", *more)),
-            ", ".join([*said, *row["tags"]]),
+            ", ".join([*said, *row["tags"], *also]),
         )
     made.show()
 

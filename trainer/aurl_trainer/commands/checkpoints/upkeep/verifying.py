@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aurl_trainer.commands.checkpoints.asked import AsJson, Checkpoint, open_store
-from aurl_trainer.commands.checkpoints.screen import bytes_bar
+from aurl_trainer.commands.checkpoints.screen import OUTSIDE, bytes_bar
 from aurl_trainer.contract import ExitCode
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def verify(
 ) -> None:
     """Check a run's checkpoints, or one: manifests and sizes, with --deep every hash.
 
+    Also those with a tag that are no part of the run's history any more.
     Ends with exit code 5 when one is damaged, and names each damaged item.
     With --repair damaged ones are set aside: no reader takes them any more,
     nothing of them is deleted, and the exit code is 0 if a whole one is left.
@@ -44,11 +45,13 @@ def verify(
     """
     from aurl_trainer.errors import RefusedError
     from aurl_trainer.store.choose import resolve
+    from aurl_trainer.store.format.names import left_behind
     from aurl_trainer.store.verify import verify_records
 
     store = open_store(checkpoint.run)
     aside = store.aside()
     names = [resolve(store, checkpoint.which)] if checkpoint.said else _all(store, repair)
+    outside = left_behind(names, store.fences())
     verdicts, removed = [], []
     for name in names:
         verdict = check(store, name, deep=deep, quiet=as_json)
@@ -57,7 +60,7 @@ def verify(
         else:
             removed.append(name)
         if not as_json:
-            _say(verdict, deep, removed=name in removed)
+            _say(verdict, deep, removed=name in removed, outside=name in outside)
     if not verdicts:
         raise RefusedError(f"{store.location.uri}: {removed[-1]}: {REMOVED}; try again")
     records = list(verify_records(store))
@@ -67,7 +70,7 @@ def verify(
         found = [
             {
                 "name": str(v.name), "step": v.name.step, "good": v.good, "problems": list(v.problems),
-                "set_aside": v.name in store.aside(),
+                "set_aside": v.name in store.aside(), "in_history": v.name not in outside,
             }
             for v in verdicts
         ]  # fmt: skip
@@ -89,13 +92,13 @@ def verify(
 def _all(store: RunStore, repair: bool) -> list[CheckpointName]:
     from aurl_trainer.errors import CheckpointError
 
-    names = store.valid()
-    if repair:
-        there = set(store.committed())
-        names = sorted([*names, *(n for n in store.aside() if n in there)], key=lambda n: n.age)
+    names = set(store.valid())
+    aside = store.aside()
+    more = {*store.tags().values()} - aside | (aside if repair else set())
+    names |= more.intersection(store.committed())
     if not names:
         raise CheckpointError(f"{store.location.uri}: no checkpoint there")
-    return names
+    return sorted(names, key=lambda n: n.age)
 
 
 def check(store: RunStore, name: CheckpointName, *, deep: bool, quiet: bool) -> Verdict:
@@ -110,12 +113,13 @@ def check(store: RunStore, name: CheckpointName, *, deep: bool, quiet: bool) -> 
         return verify_one(store, name, advance)
 
 
-def _say(verdict: Verdict, deep: bool, *, removed: bool) -> None:
+def _say(verdict: Verdict, deep: bool, *, removed: bool, outside: bool) -> None:
     if removed:
         typer.echo(f"step {verdict.name.step}: {REMOVED}")
         return
     good = "whole" if deep else "whole, as far as its manifest and sizes tell"
-    typer.echo(f"step {verdict.name.step}: " + (good if verdict.good else "DAMAGED"))
+    of = f" ({OUTSIDE})" if outside else ""
+    typer.echo(f"step {verdict.name.step}{of}: " + (good if verdict.good else "DAMAGED"))
     for problem in verdict.problems:
         typer.echo(f"  {problem}")
 
