@@ -23,6 +23,7 @@ from aurl_trainer.commands.prepare import shared_music
 from aurl_trainer.config.experiment import Experiment, given, load_config
 from aurl_trainer.config.reference import Reference
 from aurl_trainer.contract import Env, Phase, RunFile
+from aurl_trainer.data.content import content_of
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData, prepare
 from aurl_trainer.engine.parallel import World
@@ -136,6 +137,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
             "max_length": experiment.data.sequence_length,
             "tokenizer": prepared.tokenizer_hash,
         },
+        prepared=content_of(training, validation),
     )
     with uploads or contextlib.nullcontext():
         outcome = _fit(trainer, experiment, records, world, training, validation, prepared)

@@ -6,6 +6,7 @@ The caller holds the lock. Not here: the key and opening (prepared.py), the chil
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -65,7 +66,9 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
     part.mkdir()
     try:
         with _progress(progress, "Writing tokens", len(ordered)) as advance:
-            pieces = _write_streams(part, tokenizer, ordered, read, splits, chosen, variants, advance)
+            pieces, tokens_hash = _write_streams(
+                part, tokenizer, ordered, read, splits, chosen, variants, advance
+            )
         tokenizer.save(part / TOKENIZER)
         meta = {
             "key": key,
@@ -77,6 +80,7 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
             "pieces": [asdict(piece) for piece in pieces],
             "rejected": [asdict(Rejected(chosen[i].name, rejected[i])) for i in sorted(rejected)],
             "warnings": warnings,
+            "sha256": {"tokens": tokens_hash, "vocabulary": tokenizer.vocabulary_hash()},
             "bytes": {name: (part / name).stat().st_size for name in (TOKENS, STREAMS, TOKENIZER)},
         }
         (part / META).write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -160,11 +164,11 @@ def _write_streams(
     chosen: Sequence[Source],
     variants: Callable[[Tokens], Iterator[tuple[Tokens, int]]],
     advance: Advance,
-) -> list[Piece]:
-    """Write tokens and the table of streams; the pieces in the table's numbering."""
+) -> tuple[list[Piece], str]:
+    """Write tokens and the table of streams; the pieces in the table's numbering, and the tokens' SHA-256."""
     rows: list[tuple[int, int, int, int]] = []
     pieces: list[Piece] = []
-    offset = 0
+    offset, whole = 0, hashlib.sha256()
     kind = token_type(tokenizer.vocab_size)
     with (part / TOKENS).open("wb") as out:
         for index in ordered:
@@ -172,7 +176,8 @@ def _write_streams(
             for variant, semitones in variants(base) if splits[index] == "train" else [(base, 0)]:
                 ids = tokenizer.compress(variant)
                 stream = np.concatenate([[tokenizer.bos_id], ids, [tokenizer.eos_id]]).astype(kind)
-                out.write(stream.tobytes())
+                out.write(data := stream.tobytes())
+                whole.update(data)
                 rows.append((offset, len(stream), len(pieces), semitones))
                 offset += len(stream)
                 if semitones == 0:
@@ -181,7 +186,7 @@ def _write_streams(
             pieces.append(Piece(chosen[index].name, splits[index], base.notes, own, **labels))
             advance(1)
     np.save(part / STREAMS, np.array(rows, dtype=np.int64), allow_pickle=False)
-    return pieces
+    return pieces, whole.hexdigest()
 
 
 def _nothing_usable(chosen: Sequence[Source], rejected: dict[int, str]) -> str:

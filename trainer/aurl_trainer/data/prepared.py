@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aurl_trainer.data.tokenizer import PieceTokenizer
     from aurl_trainer.store.music import SharedMusic
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same inputs become other files."""
 
 META, TOKENS, STREAMS, TOKENIZER = "meta.json", "tokens.bin", "streams.npy", "tokenizer.json"
@@ -76,7 +76,8 @@ class Streams:
 class PreparedData:
     """Music ready for training, in `folder`; `key` names its content.
 
-    `rejected` lists every file that is not used; `warnings` are lines for people.
+    `rejected` lists every file that is not used; `warnings` are lines for people. `tokens_hash` is the
+    SHA-256 of the token file, `vocabulary_hash` that of what each id means, both noted when it was written.
     """
 
     folder: Path
@@ -90,6 +91,8 @@ class PreparedData:
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...]
     tokenizer_config: TokenizerConfig
+    tokens_hash: str
+    vocabulary_hash: str
 
     def tokens(self) -> npt.NDArray[Any]:
         """All streams one after the other, memory-mapped, read-only; uint16 or uint32 [tokens]."""
@@ -222,6 +225,7 @@ def open_prepared(folder: Path, config: DataConfig) -> PreparedData | None:
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in meta["bytes"]}
+        hashes = meta["sha256"]
     except (OSError, ValueError, KeyError):
         return None
     if sizes != meta["bytes"]:
@@ -238,4 +242,6 @@ def open_prepared(folder: Path, config: DataConfig) -> PreparedData | None:
         rejected=tuple(Rejected(**rejected) for rejected in meta["rejected"]),
         warnings=tuple(meta["warnings"]),
         tokenizer_config=TokenizerConfig.model_validate(meta["tokenizer"]),
+        tokens_hash=hashes["tokens"],
+        vocabulary_hash=hashes["vocabulary"],
     )

@@ -8,6 +8,8 @@ Importing this imports MidiTok, and with it torch where torch can be imported.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import sys
@@ -79,6 +81,17 @@ class PieceTokenizer:
     def vocab_size(self) -> int:
         """Number of token ids."""
         return int(self._miditok.vocab_size)
+
+    def vocabulary_hash(self) -> str:
+        """SHA-256 over what each id means, hexadecimal: BPE's ids by the base tokens that they stand for.
+
+        The saved file will not do: it names MidiTok's version, and without a BPE no token.
+        """
+        meanings = {int(index): [token] for token, index in self._miditok.vocab.items()}
+        if self.trained:
+            spelled = self._miditok._vocab_learned_bytes_to_tokens
+            meanings |= {int(i): list(spelled[word]) for word, i in self._miditok.vocab_model.items()}
+        return hashlib.sha256(json.dumps(sorted(meanings.items())).encode()).hexdigest()
 
     @property
     def trained(self) -> bool:

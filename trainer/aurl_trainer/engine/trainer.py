@@ -19,6 +19,7 @@ from aurl_trainer.checkpoint.initial import Initialised
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.contract import ExitCode, Phase
 from aurl_trainer.data.batches import BatchPlan, Samples
+from aurl_trainer.data.content import Content
 from aurl_trainer.engine.evaluation import Evaluation, evaluate
 from aurl_trainer.engine.exact.gradients import ExactGradients
 from aurl_trainer.engine.exact.platform import agreed
@@ -59,7 +60,8 @@ class AdvancedTrainer:
 
     With a `checkpointer` it goes on from the newest checkpoint that verifies; without, it starts at step 0.
     A run without a checkpoint of its own begins with what `initial` loads into the model, if it is given.
-    `states` survive a loss with it, by name; `about` is what its checkpoints say of the model (state/).
+    `states` survive a loss with it, by name; `about` is what its checkpoints say of the model (state/),
+    `prepared` the music that it is trained on: it goes on with no other.
     `fit` raises LeaveError when this rank has to leave before the last step (a notice, a changed world).
     """
 
@@ -75,6 +77,7 @@ class AdvancedTrainer:
         initial: Callable[[], Initialised] | None = None,
         states: Mapping[str, PlainState] | None = None,
         about: Mapping[str, Any] | None = None,
+        prepared: Content | None = None,
     ) -> None:
         self._model = model
         self._loss = loss
@@ -83,6 +86,7 @@ class AdvancedTrainer:
         self._runtime = runtime or Runtime()
         self._checkpointer = checkpointer
         self._initial, self._states, self._about = initial, states, about
+        self._prepared = prepared
         self._experiment: Experiment | None = None
 
     def configure(self, experiment: Experiment) -> Self:
@@ -109,6 +113,7 @@ class AdvancedTrainer:
             average=AveragedWeights.of(self._model, engine.average),
             states=self._states,
             about=self._about,
+            prepared=self._prepared,
             initial=self._initial,
         )
         self._step = TrainingStep(

@@ -22,9 +22,11 @@ from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart, Part
 from aurl_trainer.checkpoint.saving.saver import Saver
 from aurl_trainer.checkpoint.weights import AVERAGE, MODEL
 from aurl_trainer.config.experiment import Experiment
+from aurl_trainer.data.content import Content
 from aurl_trainer.engine.exact.platform import Platform, compare
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.precision import Precision
+from aurl_trainer.engine.resume import music
 from aurl_trainer.engine.resume.weights import Weights, examine
 from aurl_trainer.engine.state.averages import AveragedWeights
 from aurl_trainer.engine.state.plain import PlainState, gather, scatter
@@ -35,8 +37,8 @@ class RunState:
     """The training state of one rank, saved and restored as a whole.
 
     `states` are the plain states of what plugs into the loop, by name. `about` is plain and kept as it is:
-    what the model must be rebuilt like. `initial` loads another run's weights into the model; it is called,
-    on all ranks, if this run has no checkpoint of its own.
+    what the model must be rebuilt like. `prepared` is the music that is trained on. `initial` loads another
+    run's weights into the model; it is called, on all ranks, if this run has no checkpoint of its own.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RunState:
         average: AveragedWeights | None = None,
         states: Mapping[str, PlainState] | None = None,
         about: Mapping[str, Any] | None = None,
+        prepared: Content | None = None,
         initial: Callable[[], Initialised] | None = None,
     ) -> None:
         self.experiment = experiment
@@ -71,6 +74,7 @@ class RunState:
         """Whose weights it has begun with; None: its own checkpoint's, or new ones."""
         self._origin: Any = None
         self._about = dict(about or {})
+        self._prepared = prepared
         self._initial = initial
         self._world = world
         self._checkpointer = checkpointer
@@ -79,7 +83,8 @@ class RunState:
     def open(self, platform: Platform | None = None) -> Position:
         """Take a generation and restore the newest checkpoint that verifies; step 0 if there is none.
 
-        `platform` is kept with an exact run's checkpoints; RefusedError if theirs computes other bits.
+        `platform` is kept with an exact run's checkpoints. Raises RefusedError if theirs computes other bits,
+        and if the checkpoint was trained on other music.
         """
         self._platform = platform
         restored = None
@@ -90,6 +95,8 @@ class RunState:
             self._begin()
             return Position()
         self.restored = restored
+        if self._prepared is not None:
+            music.check(restored.extra, self._prepared, self._about.get("tokenizer"), restored.name)
         self._origin = restored.extra.get("init_from")
         # Before states had names there was only the scaler's.
         saved = restored.extra.get("states", {"scaler": restored.extra.get("scaler", {})})
@@ -153,5 +160,6 @@ class RunState:
             "experiment": self.experiment.model_dump(mode="json"),
             "model": self._about,
             "init_from": self._origin,
+            **({"prepared": self._prepared} if self._prepared is not None else {}),
             **({"platform": self._platform} if self._platform is not None else {}),
         }
