@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -34,14 +35,15 @@ class Position:
         )
 
     def evaluated(self, nll: float) -> tuple[Position, bool]:
-        """With a validation NLL at this step, and whether that is the best so far."""
-        best = self.best_nll is None or nll < self.best_nll
+        """With a validation NLL at this step, and whether that is the best so far; only a finite one is."""
+        before = self.best_nll if self.best_nll is not None and math.isfinite(self.best_nll) else None
+        best = math.isfinite(nll) and (before is None or nll < before)
         return (
             replace(
                 self,
                 val_nll=nll,
                 val_step=self.step,
-                best_nll=nll if best else self.best_nll,
+                best_nll=nll if best else before,
             ),
             best,
         )
