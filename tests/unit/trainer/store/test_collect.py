@@ -16,6 +16,7 @@ from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.announced import REMOVE_SECONDS
 from aurl_trainer.store.retention.passes import collect, retain
 from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.tags import set_tag
 from aurl_trainer.store.verify import Verdict, inspect, verify
 from tests.unit.trainer.store.faulty import Died, FaultyFileSystem
 from tests.unit.trainer.store.made import IDENTITY, flip, open_run, save
@@ -83,8 +84,27 @@ def test_a_world_that_opens_during_the_pass_stops_it(uri: str) -> None:
         put(name, data)
 
     visitor.location.put = open_first  # type: ignore[method-assign]
-    collect(visitor, ONE_LEFT)
+    removed = collect(visitor, ONE_LEFT)
     assert len(store.committed()) == 2, "it removed what the new world may be loading"
+    assert (removed.checkpoints, removed.unfinished, removed.bytes) == ((), (), 0)
+
+
+def test_what_gets_a_tag_during_the_pass_is_not_told_of_as_removed(uri: str) -> None:
+    store, claim = open_run(uri)
+    names = [save(store, claim.id, n, n, at=OLD + n).checkpoint for n in (1, 2, 3)]
+    visitor = RunStore(Location(uri))
+    put = visitor.location.put
+
+    def tag_first(name: str, data: bytes) -> None:
+        if name.startswith("removals/"):
+            set_tag(store, "paper", names[0])
+        put(name, data)
+
+    visitor.location.put = tag_first  # type: ignore[method-assign]
+    second = store.location.size(names[1].pack(0))
+    removed = collect(visitor, ONE_LEFT)
+    assert RunStore(Location(uri)).committed() == [names[0], names[2]]
+    assert (removed.checkpoints, removed.bytes) == ((names[1],), second)
 
 
 def test_nothing_is_removed_behind_a_damaged_newest(uri: str) -> None:

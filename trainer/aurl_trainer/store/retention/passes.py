@@ -131,7 +131,7 @@ def collect(
     first = plan(())
     if first.manifests:
         _check_newest(store, first, inspect if dry_run else check)
-    size = sum(_folder_bytes(store.location, n.folder) for n in first.folders)
+    sizes = {n: _folder_bytes(store.location, n.folder) for n in first.folders}
     done = first
     if not dry_run:
         done = _remove(store, found, plan, first)
@@ -143,7 +143,8 @@ def collect(
     before = now - max(save_seconds, keep.grace_seconds)
     uploads = end_old_uploads(store.location, before, dry_run=dry_run)
     committed = {c.name for c in found.checkpoints}
-    return Removed(done.manifests, tuple(n for n in done.folders if n not in committed), size, uploads)
+    left = tuple(n for n in done.folders if n not in committed)
+    return Removed(done.manifests, left, sum(sizes[n] for n in done.folders), uploads)
 
 
 def _as_it_is(store: RunStore, found: Sequence[Committed]) -> tuple[list[Committed], list[Fence]]:
