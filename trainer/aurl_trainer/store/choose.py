@@ -5,6 +5,7 @@ Not here: how references are written (config/reference.py), loading (checkpoint/
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -140,7 +141,8 @@ def checkpoints_of(run: str) -> str:
     """The place of a run's checkpoints.
 
     `run` is such a place itself (URL or path), a run's directory, or a run's name: below ./runs, or below
-    what AURL_RUNS names. Raises MissingError when nothing is there.
+    what AURL_RUNS names. Raises MissingError when nothing is there, CheckpointError when
+    this user may not look.
     """
     if "://" in run:
         return run
@@ -166,6 +168,16 @@ def checkpoints_of(run: str) -> str:
 
 
 def _at(folder: Path) -> str | None:
+    try:
+        return _in(folder)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # nothing has such a name
+            return None
+        why = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
+        raise CheckpointError(f"{folder}: cannot be looked at ({why}); check its permissions") from None
+
+
+def _in(folder: Path) -> str | None:
     if (folder / MANIFESTS).is_dir():
         return str(folder)
     uri = _uri_in_job(folder / RunFile.JOB)

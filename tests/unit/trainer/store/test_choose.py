@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aurl_trainer.config.reference import Best, Latest, Number, Step, Tag, parse_which
-from aurl_trainer.errors import CheckpointError, DamagedError
+from aurl_trainer.errors import CheckpointError, DamagedError, MissingError
 from aurl_trainer.store.catalog.index import OBJECT, renew_index
+from aurl_trainer.store.catalog.scan import runs_at
 from aurl_trainer.store.choose import candidates, checkpoints_of, chosen, first_whole, resolve
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
@@ -102,9 +105,32 @@ def test_with_nothing_but_damage_the_damage_is_told(uri: str, which: Any) -> Non
         chosen(RunStore(Location(uri)), which)
 
 
-def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aurl_trainer.errors import MissingError
+@pytest.mark.parametrize("name", ["a" * 256, "a/" * 3000])
+@pytest.mark.parametrize("asked", [checkpoints_of, runs_at])
+def test_what_no_file_can_be_called_is_not_there(name: str, asked: Callable[[str], object]) -> None:
+    with pytest.raises(MissingError, match="no checkpoints there"):
+        asked(name)
 
+
+@pytest.mark.parametrize("asked", [checkpoints_of, runs_at])
+def test_a_run_that_this_user_may_not_look_into_is_told(
+    tmp_path: Path, asked: Callable[[str], object]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir(mode=0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # who may look into all
+            os.seteuid(65534)
+        with pytest.raises(
+            CheckpointError, match=r"run: cannot be looked at \(Permission denied: .*permissions"
+        ):
+            asked(str(run))
+    finally:
+        os.seteuid(user)
+
+
+def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "bach" / "checkpoints" / "manifests").mkdir(parents=True)
     assert checkpoints_of("bach") == "runs/bach/checkpoints"
@@ -119,8 +145,6 @@ def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_run_is_found_by_its_directory(tmp_path: Path) -> None:
-    from aurl_trainer.errors import MissingError
-
     with pytest.raises(MissingError, match="no checkpoints there"):
         checkpoints_of(str(tmp_path))
     assert checkpoints_of("s3://bucket/x") == "s3://bucket/x"
