@@ -13,7 +13,7 @@ import typer
 from aurl_operator.commands.cluster.options import ClusterOption, ContextOption, NamespaceOption
 
 if TYPE_CHECKING:
-    from aurl_operator.backends.kubernetes.reading import Wanted
+    from aurl_operator.backends.kubernetes.pod_log import Wanted
 
 
 def logs(
@@ -49,7 +49,7 @@ def logs(
       aurl logs bach -n music --since 10m
       aurl logs runs/my-job --tail 50
     """
-    from aurl_operator.backends.kubernetes.reading import Wanted
+    from aurl_operator.backends.kubernetes.pod_log import Wanted
 
     after = None if since is None else datetime.now(UTC) - _duration(since)
     wanted = Wanted(index=node, role="store" if store else "node", follow=follow, since=after, tail=tail)
@@ -79,7 +79,7 @@ async def _of_cluster(name: str, namespace: str | None, context: str | None, wan
 
 
 def _of_run(run: Path, wanted: Wanted) -> None:
-    from aurl_operator.backends.kubernetes.reading import last
+    from aurl_operator.backends.kubernetes.kept_logs import last
     from aurl_operator.commands.status import find_run
     from aurl_operator.errors import MissingError, UsageError
     from aurl_trainer.contract import RunFile

@@ -29,6 +29,7 @@ from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
 from aurl_operator.backends.kubernetes.client.errors import ConflictError, ForbiddenError, NotFoundError
 from aurl_operator.backends.kubernetes.observe.process import identity
+from aurl_operator.backends.kubernetes.pod_log import Wanted
 from aurl_operator.core.observed import Role as Process
 from aurl_operator.errors import RefusedError
 from aurl_operator.torchx.plain import say_plainly
@@ -153,7 +154,7 @@ class AurlScheduler(Scheduler[dict[str, Any]]):  # type: ignore[misc]
         if streams not in (None, Stream.COMBINED):
             raise ValueError("logs of pods are stdout and stderr together")
         where, name = _split(app_id)
-        wanted = reading.Wanted(index=k, follow=should_tail, since=since)
+        wanted = Wanted(index=k, follow=should_tail, since=since)
         matches = re.compile(regex or "")
         return (line for line in _lines(where, name, wanted) if matches.search(line))
 
@@ -173,7 +174,7 @@ def _run(work: Any) -> Any:
     return asyncio.run(made)
 
 
-def _lines(where: str, name: str, wanted: reading.Wanted) -> Iterator[str]:
+def _lines(where: str, name: str, wanted: Wanted) -> Iterator[str]:
     """The asynchronous lines one by one, on a loop of this thread's own."""
     loop = asyncio.new_event_loop()
     try:

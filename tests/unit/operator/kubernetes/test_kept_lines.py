@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from aurl_operator.backends.kubernetes.reading import Line, Wanted, kept_lines
+from aurl_operator.backends.kubernetes.kept_logs import kept_lines
+from aurl_operator.backends.kubernetes.pod_log import Line, Wanted
 from aurl_operator.errors import MissingError
 
 

@@ -12,7 +12,8 @@ from torchx.specs import AppDef, Role
 from torchx.specs.finder import get_components
 
 from aurl_operator.api.load import parse_object
-from aurl_operator.backends.kubernetes.reading import Wanted, _is
+from aurl_operator.backends.kubernetes.pod_log import Wanted
+from aurl_operator.backends.kubernetes.reading import _is
 from aurl_operator.errors import UsageError
 from aurl_operator.torchx.components import train
 from aurl_operator.torchx.scheduler import _described, create_scheduler

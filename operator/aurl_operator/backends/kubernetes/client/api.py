@@ -29,6 +29,9 @@ Json = dict[str, Any]
 SECONDS = 20.0
 """How long one try may take."""
 
+SILENT_SECONDS = 120.0
+"""How long a stream may say nothing: a connection that was dropped on the way looks the same."""
+
 TRIES = 4
 
 BRIEF_SECONDS = 3.0
@@ -153,19 +156,22 @@ class Api:
         return await self._call("DELETE", path, body=body)
 
     async def lines(self, path: str, **query: str) -> aiohttp.ClientResponse:
-        """A stream that stays open, such as a followed log: the caller reads and closes it."""
+        """A stream that stays open, such as a followed log: the caller reads and closes it.
+
+        One try. A stream that is silent for `SILENT_SECONDS` ends with a TimeoutError: it may be cut off.
+        """
         headers = await self.connection.headers()
         try:
             response = await self._session.get(
                 self.connection.host + path,
                 params=query,
                 headers=headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SILENT_SECONDS),
             )
+            if response.status >= 400:
+                raise error_of(response.status, await response.text())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnavailableError(0, type(error).__name__, f"the API server: {error}") from None
-        if response.status >= 400:
-            raise error_of(response.status, await response.text())
         return response
 
     async def _call(
