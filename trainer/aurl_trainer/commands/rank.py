@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import torch._dynamo  # the first optimizer step would import it
 
+from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.initial import Initialised, load_initial
 from aurl_trainer.checkpoint.waiting import Waiting
@@ -28,6 +29,7 @@ from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData, prepare
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.randomness import make_deterministic, seed_all
+from aurl_trainer.engine.resume.music import Here, agreed
 from aurl_trainer.engine.resume.past import Past, read_past, surroundings
 from aurl_trainer.engine.runtime import Music, Runtime
 from aurl_trainer.engine.survival.earlier import trained_before
@@ -62,6 +64,10 @@ def train(config: str | None, beats: Heartbeat) -> None:
     prepared = prepare(experiment.data, experiment.seed, shared=shared_music(experiment))
     training, validation = LazyMidiDataset(prepared, "train"), LazyMidiDataset(prepared, "validation")
     world = World.join(experiment.engine.device)
+    group = world.host_group()
+    content = content_of(training, validation)
+    here = Here(content, prepared.key, str(prepared.folder), os.environ.get(Env.NODE, ""))
+    agreed(here, Ranks(world.rank, world.size, group))
     seed_all(experiment.seed, "weights")
     model = MusicTransformerVAEGAN(
         experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length
@@ -75,7 +81,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         settings=experiment.checkpoint,
         rank=world.rank,
         world=world.size,
-        group=world.host_group(),
+        group=group,
         kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
         serves=world.local_rank == 0,
         beats=float(os.environ.get(Env.PRESENCE, BEAT_SECONDS)),
@@ -137,7 +143,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
             "max_length": experiment.data.sequence_length,
             "tokenizer": prepared.tokenizer_hash,
         },
-        prepared=content_of(training, validation),
+        prepared=content,
     )
     with uploads or contextlib.nullcontext():
         outcome = _fit(trainer, experiment, records, world, training, validation, prepared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 import yaml
 
 from aurl_trainer.checkpoint.loading import open_manifest
+from aurl_trainer.config.data import DataConfig
 from aurl_trainer.config.losses import LossConfig
 from aurl_trainer.contract import Env, ExitCode
 from aurl_trainer.data.content import Content
-from aurl_trainer.engine.resume.music import check
+from aurl_trainer.data.prepared import prepare
+from aurl_trainer.engine.resume.music import Here, check, compare
 from aurl_trainer.engine.trainer import AdvancedTrainer
-from aurl_trainer.errors import LeaveError, RefusedError
+from aurl_trainer.errors import DataError, LeaveError, RefusedError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from bench.chaos.job import write_music
 from tests.unit.trainer.engine.corpus import Windows
@@ -79,7 +82,8 @@ def test_a_checkpoint_that_does_not_know_its_music_goes_on_and_learns_it(tmp_pat
 
 
 def test_an_older_checkpoint_is_asked_for_its_tokenizer() -> None:
-    for extra in ({}, {"model": {}}, {"model": {"tokenizer": "t" * 64}}):
+    older: list[dict[str, Any]] = [{}, {"model": {}}, {"model": {"tokenizer": "t" * 64}}]
+    for extra in older:
         check(extra, MUSIC, "t" * 64, "v1")
     with pytest.raises(RefusedError, match=r"(?s)v1 .*tokenizer: u{12} then, t{12} now.*versions of miditok"):
         check({"model": {"tokenizer": "u" * 64}}, MUSIC, "t" * 64, "v1")
@@ -154,3 +158,61 @@ def test_a_run_whose_music_was_added_to_is_refused_until_it_is_back(tmp_path: Pa
     added.unlink()
     code, said = rank()
     assert code == 0, said
+
+
+def test_all_ranks_with_the_same_music_agree_whatever_its_key() -> None:
+    compare([Here(MUSIC, "k", "/cache/k", "a")])
+    compare([Here(MUSIC, key, f"/cache/{key}", key) for key in ("k", "k", "other versions of the libraries")])
+
+
+def test_ranks_with_other_music_are_named_with_what_to_do() -> None:
+    nodes = [
+        Here(MUSIC, "k", "/a/k", "node-a"),
+        Here(MUSIC, "k", "/a/k", "node-a"),
+        Here(MORE, "k", "/b/k", ""),
+    ]
+    with pytest.raises(DataError) as same_key:
+        compare(nodes)
+    assert str(same_key.value).splitlines() == [
+        "the ranks have not prepared the same music:",
+        "  rank 0 of node-a, /a/k: digest dddddddddddd",
+        "  rank 2, /b/k: digest eeeeeeeeeeee",
+        "  train: 1,234 pieces, 5,000 samples, 90,000 tokens on rank 0, "
+        "1,235 pieces, 5,003 samples, 90,100 tokens on rank 2",
+        "It was made of the same files, so what one node keeps is wrong: remove these folders, "
+        "and music/k below checkpoint.uri, and resume",
+    ]
+    with pytest.raises(DataError, match=r"Give all nodes the same files in data\.source, and the same image"):
+        compare([*nodes, Here(MORE, "l", "/b/l", "node-b")])
+
+
+@pytest.mark.processes
+def test_no_world_trains_on_two_kinds_of_music(tmp_path: Path) -> None:
+    music, ranks = write_music(tmp_path / "midi", 6), []
+    (tmp_path / "run").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    good = prepare(_data(tmp_path / "0", music), 1).folder
+    (music / "piece-0.mid").unlink()
+    bad = prepare(_data(tmp_path / "1", music), 1).folder
+    write_music(tmp_path / "midi", 6)
+    # As if a file had been left out when what has this key was made.
+    meta = bad / "meta.json"
+    meta.write_text(
+        meta.read_text().replace(bad.name.removeprefix("prepared-"), good.name.removeprefix("prepared-"))
+    )
+    bad.rename(bad.with_name(good.name))
+    for rank in range(2):
+        wanted = experiment(tmp_path / str(rank), music)
+        env = {**world, "RANK": str(rank), "LOCAL_RANK": "0"}
+        ranks.append(start(tmp_path, wanted, f"rank-{rank}", **env))
+    for rank, process in enumerate(ranks):
+        said, _ = process.communicate(timeout=400)
+        assert process.returncode == ExitCode.FINAL, said
+        assert "the ranks have not prepared the same music" in said, f"rank {rank}: {said}"
+        assert "remove these folders" in said
+
+
+def _data(folder: Path, music: Path) -> DataConfig:
+    return DataConfig.model_validate(experiment(folder, music)["data"])
