@@ -3,6 +3,7 @@
     AurlTrainerError
     ├── ConfigError         the experiment is not valid (file, line, field)
     ├── DataError           the music cannot be used
+    │   └── UnreadError     its storage does not give it now; later it may
     ├── CheckpointError     a checkpoint or its location cannot be used
     │   ├── DamagedError    an object is not what its manifest says
     │   ├── UnavailableError the store does not answer; later it may
@@ -43,6 +44,10 @@ class DataError(AurlTrainerError):
     """The music cannot be used."""
 
     exit_code = ExitCode.DATA
+
+
+class UnreadError(DataError):
+    """The storage of the music failed for as long as was allowed. The same may succeed later."""
 
 
 class CheckpointError(AurlTrainerError):

@@ -121,6 +121,8 @@ def _read(
 
         setup = {"tokenizer": config.tokenizer.model_dump()}
         for answer in run(readable(), setup, config.workers):
+            if "fault" in answer.head:
+                raise DataError(f"data.cache: {answer.head['fault']}")
             if answer.failure is not None:
                 rejected[answer.index] = answer.failure
             else:

@@ -58,7 +58,10 @@ def _read(tokenizer: Any, head: dict[str, Any], body: bytes) -> tuple[dict[str, 
 
     try:
         if "chorale" in head:
-            body = chorale_midi(head["chorale"], Path(head["midi"]))
+            try:
+                body = chorale_midi(head["chorale"], Path(head["midi"]))
+            except OSError as error:  # the disk's fault, not the chorale's
+                return {"fault": f"{head['midi']} cannot be written: {error.strerror or error}"}, []
         score = Score.from_midi(body)
         if problem := _problem(score, tokenizer.config.programs):
             return {"failure": problem}, []

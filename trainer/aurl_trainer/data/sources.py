@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fsspec.core import url_to_fs
-
 from aurl_trainer.config.data import SourceConfig
 from aurl_trainer.data.chorales import chorales, edition
 from aurl_trainer.data.readers import Task
+from aurl_trainer.data.storage import ask, fetch, find, open_storage
 from aurl_trainer.errors import DataError, MissingError
 from aurl_trainer.store.location.place import shown
 
@@ -29,6 +28,9 @@ _AT_ONCE = 64
 
 _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 """What file systems tell about a file's content, best first."""
+
+_NOTES = 2
+"""Raised when the same listing gets another digest."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Listing:
 def list_source(config: SourceConfig, cache: Path) -> Listing:
     """Everything in a source. `cache` takes a note of digests, so that unchanged files are read once.
 
-    Raises DataError if the folder or the labels cannot be read or hold nothing.
+    Raises DataError if the folder or the labels cannot be read or hold nothing; UnreadError if only now.
     """
     if config.midi is None:
         return _list_chorales()
@@ -85,7 +87,10 @@ def list_source(config: SourceConfig, cache: Path) -> Listing:
 def tasks(
     config: SourceConfig, chosen: Sequence[tuple[int, Source]], cache: Path
 ) -> Iterator[Task | tuple[int, str]]:
-    """For each chosen source, by its number, a task for a reader, or the reason why there is none."""
+    """For each chosen source, by its number, a task for a reader, or the reason why there is none.
+
+    Raises DataError for a file that the storage does not give.
+    """
     if config.midi is None:
         folder = cache / f"bach-{edition()}"
         for index, source in chosen:
@@ -96,11 +101,8 @@ def tasks(
         batch = chosen[start : start + _AT_ONCE]
         bodies = _fetch(config.midi, [source for _, source in batch])
         for (index, _), body in zip(batch, bodies, strict=True):
-            if isinstance(body, bytes):
-                problem = refusal(len(body), config.max_file_bytes)
-                yield (index, problem) if problem else Task(index, {}, body)
-            else:
-                yield index, f"cannot be read: {_first_line(body)}"
+            problem = refusal(len(body), config.max_file_bytes)
+            yield (index, problem) if problem else Task(index, {}, body)
 
 
 def refusal(size: int | None, largest: int) -> str | None:
@@ -126,32 +128,19 @@ def _list_chorales() -> Listing:
     return Listing(sources, digest, frozenset({"composer", "set", "title"}))
 
 
-def _open(url: str, name: str) -> tuple[Any, str]:
-    """File system and path of a URL; nothing of fsspec's is kept between calls."""
-    try:
-        system, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-    except ImportError as error:
-        raise MissingError(f"{name}: {shown(url)} needs a package: {_first_line(error)}") from None
-    except ValueError as error:
-        raise DataError(f"{name}: {shown(url)}: {_first_line(error)}") from None
-    return system, str(path)
-
-
 def _find(url: str) -> tuple[list[Source], int]:
     """MIDI files below `url`, and how many other files there are."""
-    system, root = _open(url, "data.source.midi")
+    system, root = open_storage(url, "data.source.midi")
+    failed = f"data.source.midi: {shown(url)} cannot be listed"
     try:
-        if system.isfile(root):
+        # Not exists() and isfile(): they take every failure for a no.
+        if ask(system, "info", root, failed=failed)["type"] == "file":
             raise DataError(
                 f"data.source.midi: {shown(url)} is a file; name the folder that holds the MIDI files"
             )
-        if not system.exists(root):
-            raise DataError(f"data.source.midi: there is no folder {shown(url)}")
-        files: dict[str, dict[str, Any]] = system.find(root, detail=True)
-    except DataError:
-        raise
-    except Exception as error:  # each storage has errors of its own
-        raise DataError(f"data.source.midi: {shown(url)} cannot be listed: {_first_line(error)}") from None
+        files = find(system, root, failed)
+    except FileNotFoundError:
+        raise DataError(f"data.source.midi: there is no folder {shown(url)}") from None
     found = []
     for path, info in files.items():
         if PurePosixPath(path).suffix.lower() in _ENDINGS:
@@ -163,30 +152,18 @@ def _find(url: str) -> tuple[list[Source], int]:
     return found, len(files) - len(found)
 
 
-def _fetch(url: str, batch: Sequence[Source]) -> list[bytes | Exception]:
-    system, _ = _open(url, "data.source.midi")
-    places = [source.place for source in batch]
-    # Together where that works; fsspec takes names such as 'a[1].mid' for patterns, so those come one by one.
-    answers: list[bytes | Exception] = []
-    try:
-        found = system.cat(places, on_error="return") if len(places) > 1 else {}
-    except Exception:
-        found = {}
-    for place in places:
-        body = found.get(place)
-        if not isinstance(body, bytes):
-            try:
-                body = system.cat_file(place)
-            except Exception as error:
-                body = error
-        answers.append(body)
-    return answers
+def _fetch(url: str, batch: Sequence[Source]) -> list[bytes]:
+    system, _ = open_storage(url, "data.source.midi")
+    where = f"data.source.midi: {shown(url).rstrip('/')}"
+    return fetch(system, [(source.place, f"{where}/{source.name}") for source in batch])
 
 
 def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path) -> str:
     """A digest over the contents of all files, from the cache if size and version of all are the same."""
     assert config.midi is not None
-    seen = _sha256([config.midi, config.max_file_bytes, [[s.name, s.size, s.version] for s in sources]])
+    seen = _sha256(
+        [_NOTES, config.midi, config.max_file_bytes, [[s.name, s.size, s.version] for s in sources]]
+    )
     note = cache / "digests" / seen
     known = all(s.version is not None for s in sources)
     if known and note.is_file():
@@ -197,7 +174,7 @@ def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path) -> s
         whole.update(json.dumps([source.name, source.size]).encode())
     for start in range(0, len(readable), _AT_ONCE):
         for body in _fetch(config.midi, readable[start : start + _AT_ONCE]):
-            whole.update(hashlib.sha256(body if isinstance(body, bytes) else b"unreadable").digest())
+            whole.update(hashlib.sha256(body).digest())
     digest = whole.hexdigest()
     if known:
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -208,13 +185,13 @@ def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path) -> s
 def _labels(url: str, names: set[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Labels by file, and warnings. Raises DataError for a CSV that cannot be used."""
     where = f"data.source.labels: {shown(url)}"
-    system, path = _open(url, "data.source.labels")
+    system, path = open_storage(url, "data.source.labels")
     try:
-        text = system.cat_file(path).decode("utf-8-sig")
+        text = ask(system, "cat_file", path, failed=f"{where} cannot be read").decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{where} is not UTF-8 text") from None
-    except Exception as error:
-        raise DataError(f"{where} cannot be read: {_first_line(error)}") from None
+    except FileNotFoundError:
+        raise DataError(f"{where} cannot be read: there is no such file") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     labels: dict[str, dict[str, str]] = {}
     try:
@@ -242,7 +219,3 @@ def _labels(url: str, names: set[str]) -> tuple[dict[str, dict[str, str]], list[
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -238,7 +238,7 @@ def test_a_name_that_is_not_text(midi: Path, write_pieces: WritePieces, configur
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(midi: Path, write_pieces: WritePieces, configure: Configure) -> None:
     (midi / write_pieces(4)[0]).chmod(0)
-    assert "cannot be read" in prepare(configure(), seed=1).rejected[0].reason
+    assert "piece-00.mid cannot be read: Permission denied; let the run" in problem(configure())
 
 
 def test_the_longest_piece_allowed_is_longer_than_any_music() -> None:

@@ -28,6 +28,7 @@ from aurl_trainer.errors import (
     GoneError,
     LeaveError,
     UnavailableError,
+    UnreadError,
     UnsavedError,
 )
 
@@ -88,12 +89,15 @@ def classify(error: BaseException, *, first_start: bool) -> tuple[Cause, ExitCod
     """What kind of end `error` is.
 
     An error that names its own exit code is final: the same input fails again. But a store that does not
-    answer, and a checkpoint location that worked before, may come back: that is a crash, with the crash's
-    budget and back-off; unless the location was deleted, when a restart would begin anew in silence.
+    answer, of checkpoints or of music, and a checkpoint location that worked before, may come back: that is a
+    crash, with the crash's budget and back-off; unless the location was deleted, when a restart would begin
+    anew in silence.
     """
     device = isinstance(error, RuntimeError) and _DEVICE_MEMORY.search(str(error)) is not None
     if device or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Cause.OUT_OF_MEMORY, ExitCode.OUT_OF_MEMORY
+    if isinstance(error, UnreadError):
+        return Cause.CRASH, ExitCode.CRASH
     passes = isinstance(error, UnavailableError | UnsavedError) or not first_start
     if isinstance(error, CheckpointError) and not isinstance(error, GoneError) and passes:
         return Cause.CRASH, ExitCode.CRASH
