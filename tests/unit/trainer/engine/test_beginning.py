@@ -29,7 +29,7 @@ def test_a_run_does_not_go_on_at_the_place_of_an_average(tmp_path: Path) -> None
     other, place, wanted = str(tmp_path / "other"), str(tmp_path / "average"), experiment()
     trainer(other, Watch(), wanted)[0].fit()
     store = RunStore(Location(other))
-    parents = [Parent(store.location, store.manifest(name), "model") for name in store.valid()[-2:]]
+    parents = [Parent(store.location, store.manifest(name), "model", other) for name in store.valid()[-2:]]
     save_mean(mean(parents), parents, place, [], None)
     before = RunStore(Location(place)).fences()
     with pytest.raises(RefusedError, match=r"holds an average.*initFrom"):
