@@ -29,6 +29,7 @@ from aurl_trainer.commands.sample import sample
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.config.reference import Latest
 from aurl_trainer.data.batches import IGNORED, collate
+from aurl_trainer.data.content import content_of
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DataError, MissingError
@@ -48,7 +49,7 @@ def run(
     return tmp_path / "run"
 
 
-def saved_run(uri: str, experiment: Experiment, model: MusicTransformerVAEGAN) -> None:
+def saved_run(uri: str, experiment: Experiment, model: MusicTransformerVAEGAN, **more: Any) -> None:
     checkpointer = Checkpointer(
         uri,
         run="test",
@@ -59,7 +60,7 @@ def saved_run(uri: str, experiment: Experiment, model: MusicTransformerVAEGAN) -
     )
     state = {"model": ModelPart(model)}
     checkpointer.open(state)
-    extra = {"experiment": experiment.model_dump(mode="json")}
+    extra = {"experiment": experiment.model_dump(mode="json"), **more}
     for step, nll in ((10, 2.0), (20, 3.0), (30, 4.0)):
         with torch.no_grad():
             model.embedding.weight.mul_(2)
@@ -193,6 +194,19 @@ def test_an_average_is_measured_beside_its_parents_and_used_like_any_other(
     begun = load_initial(str(place), Latest(), model)
     assert not (begun.missing or begun.extra or begun.unlike), begun.lines()
     assert torch.equal(model.embedding.weight, load_file(file)["embedding.weight"])
+
+
+def test_an_average_is_not_measured_on_other_music_than_its_runs(
+    experiment: Experiment, model: MusicTransformerVAEGAN, prepared: PreparedData, tmp_path: Path
+) -> None:
+    here = content_of(LazyMidiDataset(prepared), LazyMidiDataset(prepared, "validation"))
+    other = here | {"digest": "f" * 64, "train": here["train"] | {"pieces": 1234}}
+    for name, content in (("same", here), ("other", other)):
+        saved_run(str(tmp_path / name / "checkpoints"), experiment, model, prepared=content)
+    assert answer(average, tmp_path / "same", "--last", 2)["not_measured"] is None
+    told = answer(average, tmp_path / "other", "--last", 2)
+    assert told["val_nll"] is None
+    assert told["not_measured"].startswith("the music that is here now is not theirs: train: 1,234 pieces, ")
 
 
 def test_an_average_at_a_place_with_a_password_is_measured_and_lies_beside_its_run(

@@ -185,6 +185,10 @@ def _measured(parents: Sequence[Parent], made: dict[str, torch.Tensor], samples:
     from aurl_trainer.checkpoint.weights import tokenizer_of
     from aurl_trainer.commands.held_out import held_out_count, measure_held_out
     from aurl_trainer.commands.trained import build
+    from aurl_trainer.data.content import content_of
+    from aurl_trainer.data.dataset import LazyMidiDataset
+    from aurl_trainer.engine.resume.music import lines
+    from aurl_trainer.store.format.plain import decode
 
     newest = parents[-1]
     try:
@@ -193,6 +197,11 @@ def _measured(parents: Sequence[Parent], made: dict[str, torch.Tensor], samples:
         return Measured(why_not=str(error))
     if tokenizer_of(newest.manifest) not in (None, built.prepared.tokenizer_hash):
         return Measured(why_not="the music that is here now gives another tokenizer than theirs")
+    extra = decode(newest.manifest.extra)
+    before = extra.get("prepared") if isinstance(extra, dict) else None
+    training, validation = (LazyMidiDataset(built.prepared, split) for split in ("train", "validation"))
+    if before and (other := lines(before, content_of(training, validation), "then", "now")):
+        return Measured(why_not=f"the music that is here now is not theirs: {'; '.join(other)}")
     usual = held_out_count(built, built.experiment.monitor.evaluate_samples)
     count = held_out_count(built, samples) if samples is not None else usual
     nlls = []
