@@ -27,6 +27,7 @@ from aurl_trainer.contract import Env, Phase, RunFile
 from aurl_trainer.data.content import content_of
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData, prepare
+from aurl_trainer.engine.exact.platform import platforms, summary
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.randomness import make_deterministic, seed_all
 from aurl_trainer.engine.resume.music import Here, agreed
@@ -105,7 +106,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         return Music(measure_all(pieces), write)
 
     records: list[RecordWriter] = []
-    told = describe(model, prepared, training, validation, world.device)
+    told = describe(model, prepared, training, validation, world.device, summary(platforms(world)))
 
     def open_records(generation: int) -> RecordWriter:
         node = os.environ.get(Env.NODE, "")

@@ -59,7 +59,7 @@ class EngineConfig(Config):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; default: what OMP_NUM_THREADS says, else torch's choice."""
     deterministic: bool = True
-    """Only deterministic kernels, so that a resume is bit-exact."""
+    """Only deterministic kernels, so that a resume on like machines is bit-exact."""
     reproducibility: Literal["world", "exact"] = "world"
     """world: the same result, to the bit, while the world size stays. exact: whatever the world size, at a
     cost in time and memory (docs/reproducibility.md); needs `threads`. Fixed at a run's first start."""

@@ -6,7 +6,7 @@ Not here: the configuration, which job.yaml holds, and what is measured while it
 from __future__ import annotations
 
 import platform
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from importlib.metadata import version
 from typing import Any
 
@@ -21,9 +21,14 @@ MOST_REJECTED = 100
 
 
 def describe(
-    model: nn.Module, prepared: PreparedData, training: Sized, validation: Sized, device: torch.device
+    model: nn.Module,
+    prepared: PreparedData,
+    training: Sized,
+    validation: Sized,
+    device: torch.device,
+    computing: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The fields of a `setup` record (records.Setup)."""
+    """The fields of a `setup` record (records.Setup). `computing`: what decides bits, on all ranks."""
     splits = [piece.split for piece in prepared.pieces]
     rejected = [{"file": r.file, "reason": r.reason} for r in prepared.rejected[:MOST_REJECTED]]
     return {
@@ -42,6 +47,7 @@ def describe(
             "Device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             **({"Between ranks": dist.get_backend()} if dist.is_initialized() else {}),
             "CPU threads a rank": str(torch.get_num_threads()),
+            **computing,
             "Platform": platform.platform(terse=True),
         },
     }

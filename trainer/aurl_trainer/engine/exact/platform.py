@@ -1,12 +1,15 @@
 """The machine, as far as it decides the last bits of a shard's gradient.
 
 Kernels choose their order of additions by instruction set, threads and caches; another library or device is
-another order. So all ranks must be alike, and a run must go on where it began. Not here: what a checkpoint
-holds (engine/state/run_state.py), which keeps this record.
+another order. So all ranks of an exact run must be alike, and it must go on where it began; of other runs the
+records tell what the ranks were, so that only like worlds are compared bit by bit. Not here: what else a
+checkpoint holds beside it (engine/state/run_state.py), the comparison (engine/resume/certificate.py).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 
@@ -27,6 +30,10 @@ _SETTINGS = (
     "DNNL_MAX_CPU_ISA",
     "CUBLAS_WORKSPACE_CONFIG",
 )
+KERNELS = "Kernels"
+PROCESSORS = "Processors"
+"""Of a summary, what decides bits, and what may."""
+
 _ONLY_WARNED = ("cpu",)
 """The model of CPU and its caches: kernels are chosen by instructions, but may cut matrices by cache size."""
 
@@ -53,16 +60,44 @@ def this_platform(device: torch.device) -> Platform:
     return platform
 
 
+def platforms(world: World) -> list[Platform]:
+    """Each rank's platform, by rank. All ranks call it together."""
+    mine = this_platform(world.device)
+    if world.size == 1:
+        return [mine]
+    found: list[Platform | None] = [None] * world.size
+    dist.all_gather_object(found, mine)
+    return [other or {} for other in found]
+
+
 def agreed(world: World) -> Platform:
     """This rank's platform. Raises RefusedError on all ranks when another rank's differs."""
-    mine = this_platform(world.device)
-    found: list[Platform | None] = [mine]
-    if world.size > 1:
-        found = [None] * world.size
-        dist.all_gather_object(found, mine)
+    found = platforms(world)
     for rank, other in enumerate(found):
-        compare(found[0] or {}, other or {}, "rank 0", f"rank {rank}")
-    return mine
+        compare(found[0], other, "rank 0", f"rank {rank}")
+    return found[world.rank]
+
+
+def summary(found: Sequence[Platform]) -> dict[str, str]:
+    """The ranks' platforms for records: two worlds of one size whose summaries are the same compute alike.
+
+    Of ranks that are all alike it does not tell how many there are. Of others it tells their order, too: a
+    rank's number decides which shards it computes.
+    """
+    kernels = [{k: v for k, v in p.items() if k not in _ONLY_WARNED} for p in found]
+    processors = [{k: v for k, v in p.items() if k in _ONLY_WARNED} for p in found]
+    return {
+        KERNELS: _told(kernels, [p.get("capability", "") for p in found]),
+        PROCESSORS: _told(processors, [p.get("cpu", "").partition(",")[0] for p in found]),
+    }
+
+
+def _told(found: Sequence[Platform], names: Sequence[str]) -> str:
+    """The different `names`, and a digest of all that `found` says."""
+    alike = all(p == found[0] for p in found)
+    content = json.dumps(found[:1] if alike else list(found), sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return f"{', '.join(dict.fromkeys(names))} ({digest})"
 
 
 def compare(old: Platform, new: Platform, before: str, now: str) -> list[str]:

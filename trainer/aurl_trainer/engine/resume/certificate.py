@@ -2,9 +2,10 @@
 
 The first steps after a resume have mostly been done once already, by a world that was lost later. Their
 samples must be the same as sets. Their losses must be the same in every bit where the sums have had the same
-order since the two ways parted: at the same world size, on the same versions, threads and kind of device; or
-always, with `reproducibility: exact`. Elsewhere they may differ by `TOLERANCE`: the first steps after
-a resume with wrong weights, optimizer state, learning rate or dropout are further off.
+order since the two ways parted: at the same world size, on ranks that compute alike (versions, threads,
+devices, instruction sets, models of CPU); with `reproducibility: exact` at any size, whatever the models of
+CPU. Elsewhere they may differ by `TOLERANCE`: the first steps after a resume with wrong weights, optimizer
+state, learning rate or dropout are further off.
 
 Pure: records in, verdict out. Not here: reading records (past.py), when it is judged (witness.py).
 """
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from aurl_trainer.engine.exact.platform import PROCESSORS
 from aurl_trainer.monitor.records import TOLERANCE
 
 COMPARED = 8
@@ -44,7 +46,7 @@ class Done:
     generation: int = 0
     world: int = 1
     surroundings: Mapping[str, str] = field(default_factory=dict)
-    """What else decides the bits: versions, threads, device. Empty: not known."""
+    """What else decides the bits: versions, threads, what each rank computes with. Empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -134,5 +136,12 @@ def _apart(before: Done, past: Mapping[int, Done], writer: int) -> Iterator[Done
 
 def _same_order(before: Done, again: Done, exact: bool) -> bool:
     """Whether every sum was made of the same numbers in the same order by the same code."""
-    alike = bool(before.surroundings) and before.surroundings == again.surroundings
-    return alike and (exact or before.world == again.world)
+    if not exact:
+        return before.world == again.world and _alike(before.surroundings, again.surroundings)
+    one, other = ({k: v for k, v in d.surroundings.items() if k != PROCESSORS} for d in (before, again))
+    return _alike(one, other)
+
+
+def _alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether both are known, and the same: an older record that tells less is not."""
+    return bool(one) and one == other

@@ -10,7 +10,7 @@ from torch import nn
 
 from aurl_trainer.config.document import Document
 from aurl_trainer.config.engine import EngineConfig
-from aurl_trainer.engine.exact.platform import compare, this_platform
+from aurl_trainer.engine.exact.platform import KERNELS, PROCESSORS, compare, summary, this_platform
 from aurl_trainer.engine.exact.refusals import refuse_inexact
 from aurl_trainer.errors import ConfigError, RefusedError
 
@@ -38,6 +38,26 @@ def test_a_record_of_another_version_is_named_and_not_a_traceback() -> None:
     here = this_platform(torch.device("cpu"))
     with pytest.raises(RefusedError, match="cuda: '13' in before, none in now"):
         compare(here | {"cuda": "13"}, here, "before", "now")
+
+
+def test_a_summary_tells_unlike_worlds_apart() -> None:
+    here = this_platform(torch.device("cpu"))
+    for name in here.keys() - {"cpu"}:
+        other = here | {name: "another"}
+        assert summary([other])[KERNELS] != summary([here])[KERNELS], name
+        assert summary([here, other])[KERNELS] != summary([here, here])[KERNELS], name
+        # The shards of rank 0 are computed by another kernel then.
+        assert summary([here, other])[KERNELS] != summary([other, here])[KERNELS], name
+    newer = here | {"cpu": "Newer, l2 4096"}
+    told = summary([here, newer])
+    assert told[KERNELS] == summary([here])[KERNELS] == summary([here] * 5)[KERNELS]
+    assert told[PROCESSORS] != summary([here])[PROCESSORS] and ", Newer (" in told[PROCESSORS]
+
+
+def test_a_setting_that_chooses_other_kernels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = summary([this_platform(torch.device("cpu"))])
+    monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "SSE4_2")
+    assert summary([this_platform(torch.device("cpu"))])[KERNELS] != before[KERNELS]
 
 
 @pytest.mark.parametrize(

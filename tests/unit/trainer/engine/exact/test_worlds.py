@@ -17,7 +17,7 @@ from aurl_trainer.contract import ExitCode, Phase
 from aurl_trainer.data.batches import MicroBatch, rank_shards
 from aurl_trainer.engine.exact import gradients
 from aurl_trainer.engine.exact.gradients import ExactGradients
-from aurl_trainer.engine.exact.platform import agreed
+from aurl_trainer.engine.exact.platform import KERNELS, PROCESSORS, agreed, platforms, summary
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.randomness import seed_all
 from aurl_trainer.engine.runtime import Runtime
@@ -214,6 +214,23 @@ def test_ranks_with_different_threads_are_refused_on_all(worlds: Worlds) -> None
     for kind, message, _ in worlds.run(2, _other_threads):
         assert kind == "RefusedError"
         assert "threads: '1' in rank 0, '2' in rank 1" in message
+
+
+def _summary(rank: int, size: int, more: int) -> dict[str, str]:
+    torch.set_num_threads(1 + rank * more)
+    try:
+        return summary(platforms(_world(rank, size)))
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_record_tells_of_all_ranks_what_they_compute_with(worlds: Worlds) -> None:
+    alone, pair, three = (worlds.run(size, _summary, 0) for size in (1, 2, 3))
+    assert all(found == alone[0] for found in (*alone, *pair, *three)), "like ranks, whatever their number"
+    first, second = worlds.run(2, _summary, 1)
+    assert first == second, "each rank tells the same"
+    assert first[KERNELS] != alone[0][KERNELS], "the second rank's threads are not told"
+    assert first[PROCESSORS] == alone[0][PROCESSORS]
 
 
 def _sum_of_scalars(rank: int, size: int) -> list[float]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from aurl_trainer.engine.exact.platform import KERNELS, PROCESSORS
 from aurl_trainer.engine.resume.certificate import Done, Verdict, judge
 
-HERE = {"PyTorch": "2.13.0", "CPU threads a rank": "1"}
+HERE = {"PyTorch": "2.13.0", "CPU threads a rank": "1", KERNELS: "AVX512 (1)", PROCESSORS: "one (1)"}
 NEXT_UP = 2.0000000000000004
 """The float after 2.0."""
 
@@ -30,8 +31,15 @@ def test_the_same_world_must_give_the_same_bits() -> None:
 
 @pytest.mark.parametrize(
     "before",
-    [done(world=3), done(surroundings={"PyTorch": "2.12.0"}), done(surroundings={})],
-    ids=["another world", "another version", "an older record"],
+    [
+        done(world=3),
+        done(surroundings=HERE | {"PyTorch": "2.12.0"}),
+        done(surroundings=HERE | {KERNELS: "AVX2 (1)"}),
+        done(surroundings=HERE | {PROCESSORS: "another (1)"}),
+        done(surroundings={k: v for k, v in HERE.items() if k not in (KERNELS, PROCESSORS)}),
+        done(surroundings={}),
+    ],
+    ids=["another world", "version", "instruction set", "model of CPU", "an older record", "no record"],
 )
 def test_where_sums_have_another_order_losses_may_differ_by_rounding(before: Done) -> None:
     assert verdict(before, done(loss=NEXT_UP)) is Verdict.CLOSE
@@ -58,6 +66,10 @@ def test_a_world_of_another_size_in_between_excuses_the_bits(writer: int, first:
 def test_exact_runs_must_give_the_same_bits_at_any_world_size() -> None:
     assert verdict(done(world=3), done(loss=NEXT_UP), exact=True) is Verdict.DIFFERS
     assert verdict(done(world=3), done(), exact=True) is Verdict.EQUAL
+    other = done(surroundings=HERE | {PROCESSORS: "another (1)"})
+    assert verdict(other, done(loss=NEXT_UP), exact=True) is Verdict.DIFFERS, "of that they are only warned"
+    for around in (HERE | {KERNELS: "AVX2 (1)"}, {"PyTorch": "2.13.0"}, {PROCESSORS: "one (1)"}):
+        assert verdict(done(surroundings=around), done(loss=NEXT_UP), exact=True) is Verdict.CLOSE
 
 
 def test_kernels_that_are_not_deterministic_are_held_to_no_bit() -> None:
