@@ -22,6 +22,7 @@ def revive(memory: Memory) -> Memory:
     """
     if memory.outcome is None or memory.outcome.phase is not JobPhase.FAILED:
         return memory
+    ready = memory.first_ready_at
     return dataclasses.replace(
         memory,
         outcome=None,
@@ -32,6 +33,8 @@ def revive(memory: Memory) -> Memory:
         hold_until=0.0,
         finishing_since=None,
         finished=(),
+        # The deadline forgets what was slept through; goodput must not count it as time to train.
+        first_ready_at=None if ready is None else ready + memory.suspended_seconds,
         suspended_since=None,
         suspended_seconds=0.0,
         round_used=True,

@@ -99,6 +99,25 @@ def test_goodput_counts_from_the_first_ready_node_without_suspension() -> None:
     assert desk.plan is not None and desk.plan.status.goodput.ratio == pytest.approx(0.75)
 
 
+def test_a_revived_job_keeps_its_goodput_though_it_was_suspended() -> None:
+    desk = Desk(make_job(recovery={"crashes": {"limit": 0}}))
+    desk.running()
+    ready_at = desk.memory.first_ready_at
+    assert ready_at is not None
+    desk.progress = progress(ready_at + 100, 90, productive_seconds=90.0)
+    desk.look(100.0)
+    desk.suspended = True
+    desk.stop(desk.look())
+    desk.look(10_000.0)
+    desk.suspended = False
+    desk.start(desk.look())
+    desk.end("worker-0-1", died(desk.now))
+    failed = desk.look()
+    assert failed.outcome is not None and failed.status.goodput.ratio == pytest.approx(0.9)
+    desk.resume = "token"
+    assert desk.look().status.goodput.ratio == pytest.approx(0.9)
+
+
 def test_a_command_job_recovers_when_all_its_nodes_are_ready_again() -> None:
     desk = Desk(make_job(command=["train.py"], nodes={"min": 1, "max": 2}))
     desk.running()
