@@ -242,6 +242,58 @@ def test_a_long_evaluation_is_no_hang() -> None:
     assert not desk.look(4000.0).stops
 
 
+BEFORE_A_STEP = 600 + 1800 + 1800 + 1800 + 1800 + 300
+"""The default limits of what a world may do in silence."""
+
+
+def test_a_world_that_loads_in_silence_is_no_hang() -> None:
+    desk = Desk(make_job())
+    desk.running()
+    desk.progress = progress(desk.now, 100, durable=100, world=1)
+    desk.look(1.0)
+    desk.end("worker-0-0", died(desk.now, Cause.PREEMPTED))
+    desk.start(desk.look(60.0))
+    desk.look(1.0)
+    for _ in range(10):  # it fetches its music and loads, and nobody is told of it
+        assert not desk.look(100.0).stops, "expected time to start and to load"
+    desk.progress = progress(desk.now, 101, 2, durable=100, world=1)
+    desk.look()
+    assert len(desk.look(300 + hang.MARGIN).stops) == 1, (
+        "expected the step's own limit from its first step on"
+    )
+
+
+def test_a_world_that_never_comes_to_its_first_step_is_a_hang() -> None:
+    desk = Desk(make_job())
+    desk.running()
+    desk.progress = progress(desk.now, 100, durable=100, world=1)
+    desk.look(1.0)
+    desk.end("worker-0-0", died(desk.now, Cause.PREEMPTED))
+    desk.start(desk.look(60.0))
+    desk.look()
+    assert not desk.look(BEFORE_A_STEP + hang.MARGIN - 1).stops
+    assert [s.kill for s in desk.look(1.0).stops] == [True]
+    assert desk.memory.restarts == {"preempted": 1, "hang": 1}
+
+
+@pytest.mark.parametrize("change", ["a node is lost", "a node joins", "a node is replaced"])
+def test_nodes_that_form_another_world_load_in_silence_though_enough_were_there_all_along(
+    change: str,
+) -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.progress = progress(desk.now, 100, durable=100, world=1 if change == "a node joins" else 2)
+    desk.look(1.0)
+    if change != "a node joins":
+        desk.end("worker-1-0", died(desk.now, Cause.PREEMPTED))
+    if change == "a node is replaced":
+        desk.start(desk.look(5.0))
+    for _ in range(10):
+        plan = desk.look(100.0)
+        assert not plan.stops, f"expected time to load, found {plan.stops}"
+    assert len(desk.look(BEFORE_A_STEP).stops) == sum(p.end is None for p in desk.processes.values()) - 1
+
+
 def test_a_job_whose_progress_was_never_seen_is_not_judged() -> None:
     desk = Desk(make_job())
     desk.running()
