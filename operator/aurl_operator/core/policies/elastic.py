@@ -12,12 +12,13 @@ Not here: how long to wait after what (recovery.py), what is stopped at the end 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from aurl_operator.core.accounts.booking import INTENT_SECONDS, Ended
 from aurl_operator.core.memory import Intent
 from aurl_operator.core.names import process_name, slot
-from aurl_operator.core.observed import Process, Role
+from aurl_operator.core.observed import Process, Refusal, Role
 from aurl_operator.core.plan import Start
 from aurl_operator.core.policies.recovery import held_until
 from aurl_operator.core.situation import Situation
@@ -84,6 +85,19 @@ def starts(s: Situation) -> tuple[Situation, tuple[Start, ...]]:
     return s, (*store, *nodes)
 
 
+def refusals(s: Situation) -> list[Refusal]:
+    """Refusals that still stand: that of a node that is missing no more, say, is got over.
+
+    Another index may have been started in its place, so it need not be tried again for that.
+    """
+    missing = () if _old_round_lingers(s) else _lowest(_missing(s), {p.index for p in s.nodes})
+    return [
+        r
+        for r in s.refusals
+        if r.role is not Role.NODE or r.index in missing or (missing and s.now < r.at + RETRY_SECONDS)
+    ]
+
+
 def surplus(s: Situation) -> Situation:
     """Gives notice to nodes beyond `nodes.max`, highest index first, and to a store nobody needs."""
     if not s.open or s.suspended:
@@ -135,21 +149,26 @@ def _nodes(s: Situation, address: str | None) -> tuple[Situation, tuple[Start, .
     s, wait = _refused(s, Role.NODE)
     if wait:
         return s, ()
-    missing = s.spec.nodes.max - sum(1 for p in s.nodes if _stays(s, p)) - len(intents)
-    if not s.elastic and s.nodes:
-        # Two agents that each host a rendezvous of their own would be two worlds.
-        missing = 0
-    taken = {p.index for p in s.nodes} | {i.index for i in intents}
     found: list[Start] = []
-    index = 0
-    while len(found) < missing:
-        if index not in taken:
-            s, start = order(s, Role.NODE, index, address)
-            found.append(start)
-        index += 1
+    for index in _lowest(_missing(s) - len(intents), {p.index for p in s.nodes} | {i.index for i in intents}):
+        s, start = order(s, Role.NODE, index, address)
+        found.append(start)
     if found:
         s = s.remember(round_used=True)
     return s, tuple(found)
+
+
+def _missing(s: Situation) -> int:
+    if not s.elastic and s.nodes:
+        # Two agents that each host a rendezvous of their own would be two worlds.
+        return 0
+    return s.spec.nodes.max - sum(1 for p in s.nodes if _stays(s, p))
+
+
+def _lowest(number: int, taken: set[int]) -> tuple[int, ...]:
+    """The lowest indices that are not taken."""
+    free = (i for i in itertools.count() if i not in taken)
+    return tuple(itertools.islice(free, max(0, number)))
 
 
 def _pending(s: Situation, role: Role) -> list[Intent]:

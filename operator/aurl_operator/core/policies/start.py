@@ -11,6 +11,7 @@ from __future__ import annotations
 from aurl_operator.api.recovery import Backoff
 from aurl_operator.core.names import delay, node_name
 from aurl_operator.core.observed import Process, Role, Waiting, WaitingReason
+from aurl_operator.core.policies import elastic
 from aurl_operator.core.policies.recovery import held_until
 from aurl_operator.core.situation import Situation
 from aurl_trainer.contract import ExitCode
@@ -83,7 +84,7 @@ def _timed_out(s: Situation) -> Situation:
 
 def blocking(s: Situation) -> Waiting | None:
     """The most telling reason why something does not run: the first that is not merely starting."""
-    found: list[Waiting] = [r.waiting for r in s.refusals]
+    found: list[Waiting] = [r.waiting for r in elastic.refusals(s)]
     processes: list[Process] = [*s.living(Role.STORE), *s.nodes]
     found += [p.waiting for p in processes if p.waiting is not None]
     telling = [w for w in found if w.reason is not WaitingReason.STARTING]

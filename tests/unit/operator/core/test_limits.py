@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aurl_operator.api.status import JobPhase
-from aurl_operator.core.observed import LOCAL, End, Refusal, Role, State, Waiting, WaitingReason
+from aurl_operator.core.observed import LOCAL, End, Notice, Refusal, Role, State, Waiting, WaitingReason
 from aurl_operator.core.plan import Plan
 from aurl_operator.core.policies import hang
 from aurl_operator.core.revive import revive
@@ -188,6 +188,35 @@ def test_a_refusal_from_before_a_change_is_not_named_any_more() -> None:
     desk.job = make_job(nodes={"min": 1, "max": 4})
     desk.generation = 2
     assert "Quota" not in _degraded(desk.look(1.0))
+
+
+def test_a_refusal_of_a_node_that_is_not_missing_any_more_is_not_named() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.change("worker-0-0", notice=Notice(desk.now, "spot"))
+    assert [s.name for s in desk.look(1.0).starts] == ["worker-2-0"]
+    quota = Waiting(WaitingReason.QUOTA, "exceeded quota: pods")
+    desk.refusals = (Refusal(Role.NODE, 2, 0, quota, desk.now),)
+    desk.end("worker-0-0", End(desk.now, exit_code=79, disrupted=True))
+    assert "Quota" in _degraded(desk.look(1.0)), "expected the last word about the missing node"
+    plan = desk.look(20.0)
+    assert [s.name for s in plan.starts] == ["worker-0-1"]
+    no_room = Waiting(WaitingReason.UNSCHEDULABLE, "0/3 machines have room")
+    desk.start(plan, state=State.WAITING, ready=False, waiting=no_room)
+    assert _degraded(desk.look(1.0)) == "1 of 2 nodes; Unschedulable: 0/3 machines have room"
+
+
+def test_a_refusal_is_named_while_its_start_is_tried_again() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.PREEMPTED))
+    desk.look(1.0)
+    quota = Waiting(WaitingReason.QUOTA, "exceeded quota: pods")
+    desk.refusals = (Refusal(Role.NODE, 1, 1, quota, desk.now),)
+    before = desk.look(1.0)
+    again = desk.look(20.0)
+    assert [s.name for s in again.starts] == ["worker-1-1"]
+    assert _degraded(again) == _degraded(before) == "1 of 2 nodes; Quota: exceeded quota: pods"
 
 
 def _degraded(plan: Plan) -> str:
