@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from torch._C._distributed_c10d import TCPStore
+from torch.distributed import DistStoreError
 from torch.distributed.elastic.rendezvous.api import RendezvousParameters
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
@@ -103,12 +104,20 @@ class Rendezvous(DynamicRendezvousHandler):
     backend: _Backend
 
     def next_rendezvous(self) -> Any:
-        """See base class. Raises Noticed."""
+        """See base class. Raises Noticed, and DistStoreError if this world is none any more."""
         self.backend.joining = True
         try:
             return super().next_rendezvous()
         finally:
             self.backend.joining = False
+
+    def _get_world(self) -> tuple[int, int]:
+        """See base class: the rank is from the list as it was made, the size is of what is left of it."""
+        ranks = sorted(self._state_holder.state.participants.values())
+        if ranks != list(range(len(ranks))) or len(ranks) < self.settings.min_nodes:
+            raise DistStoreError("a node left while the world formed")
+        world: tuple[int, int] = super()._get_world()
+        return world
 
     @property
     def members(self) -> frozenset[str]:
