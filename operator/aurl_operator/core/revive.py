@@ -37,5 +37,7 @@ def revive(memory: Memory) -> Memory:
         first_ready_at=None if ready is None else ready + memory.suspended_seconds,
         suspended_since=None,
         suspended_seconds=0.0,
-        round_used=True,
+        # No range is like this: a new round begins whoever still lives. Who failed may have closed the old.
+        nodes_min=0,
+        nodes_max=0,
     )

@@ -338,3 +338,50 @@ def test_a_failed_job_can_be_revived_with_fresh_budgets_and_the_next_attempt() -
     plan = desk.look(100.0)
     assert plan.outcome is None and [s.name for s in plan.starts] == ["worker-0-1"]
     assert plan.status.restarts == {"crash": 1}, "what happened stays in the books"
+
+
+def test_a_resumed_job_meets_anew_once_the_nodes_of_before_have_left() -> None:
+    """A node that ended by a final error has closed its rendezvous: who comes there ends as it did."""
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.FINAL_ERROR))
+    assert desk.look(1.0).outcome is not None
+    desk.change("worker-0-0", stopping_since=desk.now)  # it saves
+    desk.resume = "token"
+    plan = desk.look(1.0)
+    assert plan.outcome is None and not plan.starts, "expected to wait for the node that still leaves"
+    desk.end("worker-0-0", died(desk.now, Cause.PREEMPTED))
+    assert {(s.name, s.rdzv_id) for s in desk.look(1.0).starts} == {
+        ("worker-0-1", "run-2"),
+        ("worker-1-1", "run-2"),
+    }
+
+
+def test_a_job_resumed_while_it_is_suspended_meets_anew_when_it_goes_on() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}, cleanup={"pods": "None"}))
+    desk.running()
+    desk.end("worker-1-0", died(desk.now, Cause.FINAL_ERROR))
+    assert not desk.look(1.0).stops
+    desk.resume, desk.suspended = "token", True
+    assert [s.name for s in desk.look(1.0).stops] == ["worker-0-0"]
+    desk.change("worker-0-0", stopping_since=desk.now)
+    desk.suspended = False
+    assert not desk.look(1.0).starts, "expected to wait for the node that still leaves"
+    desk.end("worker-0-0", died(desk.now, Cause.PREEMPTED))
+    assert {s.rdzv_id for s in desk.look(1.0).starts} == {"run-2"}
+
+
+def test_a_resumed_job_gives_up_the_pod_that_never_ran_in_the_rendezvous_that_is_closed() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}, cleanup={"pods": "None"}))
+    desk.start(desk.look())
+    first, second = desk.look(1.0).starts
+    desk.put(first)
+    desk.put(second, **PENDING)
+    desk.look(1.0)
+    desk.end(first.name, died(desk.now, Cause.FINAL_ERROR))
+    assert desk.look(1.0).outcome is not None
+    desk.resume = "token"
+    plan = desk.look(60.0)
+    assert [s.name for s in plan.stops] == [second.name] and not plan.starts
+    desk.stop(plan)
+    assert {s.rdzv_id for s in desk.look(1.0).starts} == {"run-2"}
