@@ -22,6 +22,7 @@ from aurl_operator.api.status import JobStatus
 from aurl_operator.backends.kubernetes.act.difference import difference
 from aurl_operator.backends.kubernetes.act.events import told
 from aurl_operator.backends.kubernetes.act.hands import Hands
+from aurl_operator.backends.kubernetes.act.heard import keeping
 from aurl_operator.backends.kubernetes.cache import Cache, Entry
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.client.api import Api
@@ -230,8 +231,7 @@ class Controller:
         memory, text = fitted(dataclasses.replace(plan.memory, outbox=outbox), entry.pods)
         after = {**others, **_status(entry, plan.status, text)}
         if entry.progress is None and "progress" in before:
-            # Not asked yet in this operator's life: what its predecessor heard still stands.
-            after = {**after, "progress": before["progress"], "checkpoint": before.get("checkpoint", {})}
+            after = keeping(before, after)
         news = now - entry.patched_at >= NEWS_SECONDS
         changed = news and _visible(before) != _visible(after)
         if plan.urgent or changed or _edited(before, after):

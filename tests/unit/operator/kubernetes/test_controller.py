@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
+from typing import Any
 
 import pytest
 
 from aurl_operator import metrics
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes import controller
+from aurl_operator.backends.kubernetes.act.heard import keeping
 from aurl_operator.backends.kubernetes.client import api as client
 from aurl_operator.backends.kubernetes.client import paths
 from aurl_operator.backends.kubernetes.controller import FORGIVEN_SECONDS, UNTOLD_SECONDS
 from aurl_operator.core.memory import VERSION
+from aurl_operator.core.names import rfc3339
 from aurl_operator.core.policies import elastic
+from aurl_trainer.contract import Cause, Progress, Termination
 from tests.unit.operator.kubernetes.room import KEY, PATH, READY, STRANGE, WRONG, Room, within
 
 
@@ -238,3 +243,63 @@ def test_a_pod_that_was_created_without_an_answer_is_known(monkeypatch: pytest.M
         assert "no answer" not in (room.condition("Waiting") or ""), f"found {room.status()}"
 
     within(story)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_a_predecessor_heard_stands_until_the_nodes_ends_tell_more(
+    finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that has finished is never asked again: the status would say for ever how far it once was."""
+    monkeypatch.setattr(controller, "GATHER_SECONDS", 0.0)
+
+    async def story(room: Room) -> None:
+        room.job()
+        await room.look()
+        (pod,) = room.server.named("pods")
+        running = {"phase": "Running", "podIP": "192.0.2.1", "containerStatuses": [trainer(RUNNING)]}
+        room.cache.put_pod(room.server.put(room.path(pod), {**pod, "status": running}))
+        await room.look()
+        heard = Progress(0, 1, 1, "step", step=50, total_steps=100, at=time.time(), eta_seconds=9.0)
+        saved = {"last_durable_step": 40, "last_durable_name": "v4", "resumed_from": 20}
+        room.cache.entries[KEY].progress = dataclasses.replace(heard, **saved)
+        await room.look()
+        before = room.status()
+        room.forget()
+        if finished:
+            end = {"exitCode": 0, "finishedAt": rfc3339(time.time()), "message": well(100, "v10")}
+            ended = {**running, "phase": "Succeeded", "containerStatuses": [trainer({"terminated": end})]}
+            room.server.put(room.path(pod), {**pod, "status": ended})
+        room.cache.put_pod(room.server.objects[room.path(pod)])
+        await room.look()
+        await room.look()
+        if finished:
+            assert room.status()["phase"] == "Succeeded"
+            assert room.status()["progress"] == {"step": 100, "total": 100, "music": {}}
+            newest = {"lastDurableStep": 100, "lastDurableName": "v10"}
+            assert room.status()["checkpoint"] == {**newest, "resumedFrom": 20, "damaged": []}
+        else:
+            assert room.status() == before, "expected nothing to be written"
+
+    within(story)
+
+
+def test_a_memory_built_anew_leaves_what_is_told_of_checkpoints() -> None:
+    told = {"lastDurableStep": 40, "lastDurableName": "v4", "resumedFrom": 20, "damaged": ["v3"]}
+    before = {"progress": {"step": 50, "total": 100}, "checkpoint": told}
+    anew = {"phase": "Running", "checkpoint": {"damaged": []}}
+    assert keeping(before, anew) == {**before, "phase": "Running"}
+    known = keeping(before, {**anew, "checkpoint": {"lastDurableStep": 60}})["checkpoint"]
+    rest = {"resumedFrom": 20, "damaged": ["v3"]}
+    assert known == {"lastDurableStep": 60, **rest}, "expected no step under another one's name"
+
+
+RUNNING = {"running": {"startedAt": "2026-01-31T12:00:00Z"}}
+
+
+def trainer(state: dict[str, Any]) -> dict[str, Any]:
+    return {"name": names.TRAINER_CONTAINER, "state": state}
+
+
+def well(step: int, name: str) -> str:
+    end = Termination(Cause.SUCCEEDED, "finished", 0, time.time(), durable_step=step, durable_name=name)
+    return end.to_json()
