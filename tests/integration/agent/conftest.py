@@ -60,11 +60,19 @@ class Agents:
         self.address = found[1]
 
     def start(
-        self, name: str, nnodes: str, script: str, *args: str, procs: int = 1, barred: str = ""
+        self,
+        name: str,
+        nnodes: str,
+        script: str,
+        *args: str,
+        procs: int = 1,
+        barred: str = "",
+        mishap: str = "",
     ) -> None:
         """Start the agent of node `name` with a script of ours and its arguments; it takes the place of
         the node with the UID `barred`. A node's UID is its name with `uid-` before it. As in a job, training
-        of ours (loop.py) is a module whose imports are there already, and a foreign script is not."""
+        of ours (loop.py) is a module whose imports are there already, and a foreign script is not. `mishap`
+        is what happens to the agent, one of those in mishap.py."""
         ours = script == "loop.py"
         command = [
             *("run", "--nnodes", nnodes, "--nproc-per-node", str(procs), "--rdzv-id", "test"),
@@ -78,6 +86,9 @@ class Agents:
             env[Env.STORE] = self.address
         if self.limits:
             env[Env.HANG_LIMITS] = self.limits
+        if mishap:
+            assert self.store is not None
+            env |= {"AURL_TEST_MISHAP": mishap, "AURL_TEST_STORE": str(self.store.pid)}
         if ours:
             paths = [str(SCRIPTS), self.extra_path, os.environ.get("PYTHONPATH")]
             env["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if path)
@@ -93,9 +104,10 @@ class Agents:
             str(Env.PEER_TIMEOUT): str(self.peer_timeout),
             str(Env.GRACE_SECONDS): str(self.grace),
         }
+        program = [str(SCRIPTS / "mishap.py")] if "AURL_TEST_MISHAP" in env else ["-m", "aurl_trainer.agent"]
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "aurl_trainer.agent", *command],
+                [sys.executable, *program, *command],
                 env={**os.environ, **ours, **env},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -152,6 +152,20 @@ def test_the_store_is_lost(agents: Agents, how: signal.Signals) -> None:
     agents.nothing_outlives()
 
 
+@pytest.mark.parametrize("patience", [60.0, 5.0], ids=["slow", "lost"])
+def test_a_store_that_fails_on_the_way_out_changes_no_verdict(agents: Agents, patience: float) -> None:
+    agents.peer_timeout = patience
+    agents.host_store()
+    agents.start("worker-0", "1:2", "no_memory.py", mishap="slow-store")
+    code, record = agents.ends("worker-0")
+    log = agents.log("worker-0")
+    assert (code, record.cause) == (ExitCode.OUT_OF_MEMORY, Cause.OUT_OF_MEMORY), log
+    assert "asked for too much" in record.message
+    if patience > 8:
+        assert "could not take its name off the rendezvous" in log, "else the store was not slow enough"
+    agents.nothing_outlives()
+
+
 def test_a_rank_hangs_in_c_code_that_holds_the_interpreter(agents: Agents) -> None:
     agents.host_store()
     for name in NODES:

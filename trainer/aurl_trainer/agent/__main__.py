@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
                 continue
             why = pulse.lost or f"no answer for {silent:.0f} s"
             lost = ending(Cause.STORE_LOST, f"the store for rendezvous and beats is lost: {why}")
-            verdict = node.done or lost
+            verdict = node.settled or lost
     if verdict is not None and nodes:
         with contextlib.suppress(Exception):
             nodes[0].clear()

@@ -109,8 +109,8 @@ class Node(Ranks):
         self._formed_at = 0.0
         self._members: frozenset[str] = frozenset()
         self._quarrel = Quarrel()
-        self.done: Ending | None = None
-        """All own ranks ended well and that was the end of the run: nothing may spoil it any more."""
+        self.settled: Ending | None = None
+        """How this node ends, once that is certain: what goes wrong on the way out does not change it."""
 
     def run(self, role: str = "") -> RunResult:
         """Refused: torch's own loop charges peers' deaths and closes the rendezvous; see `live`."""
@@ -132,20 +132,21 @@ class Node(Ranks):
                     self._say(f"the world did not form: {last_line(str(error))}")
                 finally:
                     self.clear()
+            self.settled = result
             if result.cause in (Cause.SUCCEEDED, Cause.FINAL_ERROR):
                 self._close(result)
             else:
-                self._rendezvous_handler.leave()
+                self._leave()
             return result
         except Noticed:
-            with contextlib.suppress(Exception):
-                self._rendezvous_handler.leave()
-            return ending(Cause.PREEMPTED, "told to leave before its ranks ran")
+            self.settled = ending(Cause.PREEMPTED, "told to leave before its ranks ran")
+            self._leave()
+            return self.settled
         except (RendezvousClosedError, RendezvousGracefulExitError):
             return self._closed()
         except (RendezvousConnectionError, DistNetworkError) as error:
-            if self.done is not None:
-                return self.done
+            if self.settled is not None:
+                return self.settled
             return ending(Cause.STORE_LOST, f"the store does not answer: {last_line(str(error))}")
         except BaseException as error:
             return agent_failed(error)
@@ -287,21 +288,21 @@ class Node(Ranks):
         well = all_well(self._context.error_files.values())
         news = self._pulse.news(fresh=True)
         if any(seen.beat.number > 0 for seen in news.own.values()):
-            self.done = well
-        if self.done is None and self._notice.is_set():
+            self.settled = well
+        if self.settled is None and self._notice.is_set():
             return self._noticed()
         self._pulse.say(State.DONE, "")
-        while self.done is None:
+        while self.settled is None:
             news = self._pulse.news(fresh=True)
             if news.others_done:
-                self.done = well
+                self.settled = well
             elif self._notice.is_set():
                 return self._noticed()
             elif (why := news.trouble or news.superseded) is not None:
                 return self._rejoin(why, 0.0)
             else:
                 time.sleep(self._worker_group.spec.monitor_interval)
-        return self.done
+        return self.settled
 
     def _hung(self, news: News) -> Ending | None:
         """A rank of this node that lives but does not beat: frozen, or C code holds the interpreter."""
@@ -368,6 +369,14 @@ class Node(Ranks):
         own = self._pulse.news(fresh=True).own.values()
         agreed = bool(own) and all(seen.beat.state is State.LEFT for seen in own)
         return State.LEFT if agreed else State.BROKEN
+
+    def _leave(self) -> None:
+        """Off the lists of the rendezvous, where a node that is silent is forgotten after a few seconds."""
+        try:
+            self._rendezvous_handler.leave()
+        except Exception as error:
+            why = last_line(str(error)) or type(error).__name__
+            self._say(f"could not take its name off the rendezvous: {why}")
 
     def _close(self, result: Ending) -> None:
         """The end for all nodes: nobody needs to join any more."""

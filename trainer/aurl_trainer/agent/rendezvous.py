@@ -64,15 +64,15 @@ class _LeaveOp:
 
     def __call__(self, context: _RendezvousContext, deadline: float) -> _Action:
         node, state = context.node, context.state
-        if time.monotonic() > deadline:
-            return _Action.ERROR_TIMEOUT
         if node in state.participants:
-            return _Action.REMOVE_FROM_PARTICIPANTS
-        if node in state.wait_list:
-            return _Action.REMOVE_FROM_WAIT_LIST
-        if node in state.redundancy_list:
-            return _Action.REMOVE_FROM_REDUNDANCY_LIST
-        return _Action.FINISH
+            action = _Action.REMOVE_FROM_PARTICIPANTS
+        elif node in state.wait_list:
+            action = _Action.REMOVE_FROM_WAIT_LIST
+        elif node in state.redundancy_list:
+            action = _Action.REMOVE_FROM_REDUNDANCY_LIST
+        else:
+            return _Action.FINISH
+        return _Action.ERROR_TIMEOUT if time.monotonic() > deadline else action
 
 
 class Rendezvous(DynamicRendezvousHandler):
