@@ -123,7 +123,8 @@ class Cleanup(ApiModel):
     """What goes when the job has ended or is deleted."""
 
     pods: Literal["None", "Running", "All"] = "Running"
-    """Pods deleted when the job ends: none, those still running, or all (their logs go with them)."""
+    """Pods deleted when the job ends: none (`activeDeadlineSeconds` stops them all the same), those still
+    running, or all (their logs go with them)."""
     ttl_seconds_after_finished: Seconds | None = None
     """Delete the job so long after it ended; absent: never."""
     checkpoints: Literal["Keep", "KeepBest", "Delete"] = "Keep"

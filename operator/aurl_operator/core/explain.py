@@ -141,7 +141,9 @@ def _cleanup(job: AurlTrainingJob, capabilities: Capabilities) -> list[Rule]:
         "Running": "pods still running are deleted",
         "All": "all pods are deleted",
     }
-    rules = [Rule("clean-up", "the job has ended", pods[cleanup.pods])]
+    stay = cleanup.pods == "None" and job.spec.active_deadline_seconds is not None
+    what = "all pods stay, but those that the deadline stops" if stay else pods[cleanup.pods]
+    rules = [Rule("clean-up", "the job has ended", what)]
     if cleanup.ttl_seconds_after_finished is not None:
         rules.append(
             Rule("time to live", f"{_time(cleanup.ttl_seconds_after_finished)} later", "the job is deleted")

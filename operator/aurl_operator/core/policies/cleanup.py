@@ -15,6 +15,7 @@ from aurl_operator.core.accounts.booking import Ended
 from aurl_operator.core.names import slot
 from aurl_operator.core.observed import Process, Role, State
 from aurl_operator.core.plan import Action, DeleteJob, Release, Remove
+from aurl_operator.core.policies.deadline import DEADLINE
 from aurl_operator.core.policies.elastic import order
 from aurl_operator.core.situation import Situation
 from aurl_trainer.contract import Cause, ExitCode, LedgerEntry
@@ -52,6 +53,9 @@ def _after_end(s: Situation) -> tuple[Situation, tuple[Action, ...]]:
     removable = s.observed.capabilities.removes_jobs
     if cleanup.pods != "None" or not removable:
         s = _stop_all(s, "the job has ended")
+    elif outcome.reason == DEADLINE:
+        # What it has to stop is what runs; what has ended stays, as asked.
+        s = _stop_all(s, "the deadline is over")
     actions: list[Action] = []
     if cleanup.pods != "None":
         actions += _lingering(s)

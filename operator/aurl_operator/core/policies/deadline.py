@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from aurl_operator.core.situation import Situation
 
+DEADLINE = "DeadlineExceeded"
+"""The reason of a job that failed by it."""
+
 
 def enforce(s: Situation) -> Situation:
     """Fails the job when its time is over; its nodes are given notice and save."""
@@ -14,4 +17,4 @@ def enforce(s: Situation) -> Situation:
     due = started + limit + s.memory.suspended_seconds
     if s.now < due:
         return s.wake(due)
-    return s.fail("DeadlineExceeded", f"active for {limit} s, which is all that activeDeadlineSeconds allows")
+    return s.fail(DEADLINE, f"active for {limit} s, which is all that activeDeadlineSeconds allows")

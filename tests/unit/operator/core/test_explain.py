@@ -22,6 +22,15 @@ def test_it_speaks_of_the_cluster_where_that_differs() -> None:
     assert rules["time to live"].when == "60 min later"
 
 
+def test_it_says_which_pods_stay() -> None:
+    def stay(**spec: int) -> str:
+        rules = explain(make_job(cleanup={"pods": "None"}, **spec), CLUSTER).rules
+        return next(r.then for r in rules if r.name == "clean-up")
+
+    assert stay() == "all pods stay"
+    assert stay(activeDeadlineSeconds=60) == "all pods stay, but those that the deadline stops"
+
+
 def test_a_suspended_job_starts_nothing() -> None:
     assert explain(make_job(suspend=True)).processes == ()
 

@@ -31,6 +31,20 @@ def test_the_deadline_fails_the_job_and_gives_its_nodes_notice() -> None:
     assert [(s.name, s.kill) for s in plan.stops] == [("worker-0-0", False)]
 
 
+def test_the_deadline_stops_what_runs_also_where_pods_are_to_stay() -> None:
+    desk = Desk(make_job(nodes=2, activeDeadlineSeconds=100, cleanup={"pods": "None"}))
+    desk.running()
+    plan = desk.look(100.0)
+    assert plan.outcome is not None and plan.outcome.reason == "DeadlineExceeded"
+    assert {(s.name, s.kill) for s in plan.stops} == {("worker-0-0", False), ("worker-1-0", False)}
+    desk.stop(plan)
+    plan = desk.look(1.0)
+    assert [(s.name, s.kill) for s in plan.stops] == [("store-0-0", False)], "expected the store to go last"
+    desk.stop(plan)
+    plan = desk.look(1.0)
+    assert not plan.actions, f"expected what has ended to stay, found {plan.actions}"
+
+
 def test_suspension_stops_the_clock_of_the_deadline() -> None:
     desk = Desk(make_job(activeDeadlineSeconds=100))
     desk.running()
