@@ -86,9 +86,11 @@ class World:
                 dist.broadcast(tensor.detach(), 0)
             return model
         ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(
+        replica = DistributedDataParallel(
             model, device_ids=ids, gradient_as_bucket_view=True, forward_sync_buffers=False
         )
+        _settle_buckets(replica)
+        return replica
 
     def sum(self, addends: Sequence[Sequence[float]]) -> list[float]:
         """The sum of each list of `addends` over all ranks: exact, and rounded once to the nearest double.
@@ -112,6 +114,22 @@ class World:
         """Take the process group down, in an orderly end only."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _settle_buckets(model: DistributedDataParallel) -> None:
+    """Let DDP lay out its buckets for good before the first step: one backward pass, of zeros.
+
+    Its first pass uses a layout of its own, and the order in which gradients arrive in it makes that of all
+    later ones. From three ranks on, the order of an element's sum depends on where it lies: a resumed run's
+    first step would have other bits than the same step in the middle of a run. Here they arrive in the
+    reverse order of the model's parameters, which is nearly that of real backward passes.
+    """
+    parameters = [p for p in model.module.parameters() if p.requires_grad]
+    model.reducer.prepare_for_backward([])
+    for parameter in reversed(parameters):
+        parameter.backward(torch.zeros_like(parameter))
+    for parameter in parameters:
+        parameter.grad = None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.unit.trainer.engine.worlds import Worlds
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 
@@ -17,3 +18,10 @@ def empty_store() -> Iterator[None]:
     yield
     FaultyFileSystem.clear()
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
+    found = Worlds(tmp_path_factory.mktemp("meetings"))
+    yield found
+    found.close()

@@ -2,121 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.contract import ExitCode, Phase
 from aurl_trainer.data.batches import MicroBatch, rank_shards
-from aurl_trainer.engine.exact import gradients
 from aurl_trainer.engine.exact.gradients import ExactGradients
 from aurl_trainer.engine.exact.platform import KERNELS, PROCESSORS, agreed, platforms, summary
 from aurl_trainer.engine.parallel import World
-from aurl_trainer.engine.randomness import seed_all
-from aurl_trainer.engine.runtime import Runtime
-from aurl_trainer.engine.trainer import AdvancedTrainer
-from aurl_trainer.errors import LeaveError
-from aurl_trainer.losses.framework import ComprehensiveLossFramework
-from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
-from tests.unit.trainer.checkpoint.ranks.pool import RankPool
-from tests.unit.trainer.engine.corpus import Windows
-from tests.unit.trainer.engine.runs import Watch, make_experiment
+from tests.unit.trainer.engine.worlds import Worlds, train, world_of
 
 pytestmark = pytest.mark.processes
 
 SHARDS = 4
-
-
-class Worlds:
-    """Three processes, of which some form a new world for each function."""
-
-    def __init__(self, folder: Path) -> None:
-        self._pool, self._folder, self._formed = RankPool(3), folder, 0
-
-    def run(self, size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """The results of `function(rank, size, *arguments)` in a world of `size`."""
-        self._formed += 1
-        meeting = f"file://{self._folder}/{self._formed}"
-        return self._pool.run(_in_world, size, meeting, function, arguments)[:size]
-
-    def close(self) -> None:
-        self._pool.close()
-
-
-def _in_world(
-    rank: int,
-    processes: int,
-    size: int,
-    meeting: str,
-    function: Callable[..., Any],
-    arguments: tuple[Any, ...],
-) -> Any:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    if rank >= size:
-        return None
-    if size > 1:
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
-    return function(rank, size, *arguments)
-
-
-@pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
-    found = Worlds(tmp_path_factory.mktemp("meetings"))
-    yield found
-    found.close()
-
-
-def _world(rank: int, size: int) -> World:
-    return World(rank, size, rank, torch.device("cpu"))
-
-
-def _train(rank: int, size: int, uri: str, until: int | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """Go on from what lies at `uri`, to the end or until the world changes after step `until`."""
-    # Several buckets, and a share of each that is cut within a tensor.
-    gradients.BUCKET = 1000
-    experiment = make_experiment(**fields)
-    watch = Watch(leave_after=until, regroup=True)
-    world = _world(rank, size)
-    data = Windows()
-    seed_all(experiment.seed, "weights")
-    model = MusicTransformerVAEGAN(experiment.model, data.vocab, data.pad_id, data.sequence_length)
-    trainer = AdvancedTrainer(
-        model,
-        ComprehensiveLossFramework(experiment.loss),
-        train=data,
-        validation=Windows(count=10, seed=9),
-        runtime=Runtime(
-            world=world, beats=watch, open_records=watch.open, progress=watch, say=watch.said.append
-        ),
-        checkpointer=Checkpointer(
-            uri,
-            run="exact",
-            fingerprint=experiment.identity(),
-            settings=experiment.checkpoint,
-            rank=rank,
-            world=size,
-        ),
-    ).configure(experiment)
-    left = None
-    try:
-        trainer.fit()
-    except LeaveError as error:
-        left = error.exit_code
-    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-    return {
-        "left": left,
-        "losses": {r["step"]: (r["loss"], r["grad_norm"]) for r in watch.of("step")},
-        "validation": {r["step"]: r["val_loss"] for r in watch.of("evaluation")},
-        "weights": weights.numpy().tobytes(),
-    }
 
 
 EXACT = {"reproducibility": "exact", "threads": 1, "batch": {"global_batch": 8, "shards": SHARDS}}
@@ -125,10 +28,10 @@ EXACT = {"reproducibility": "exact", "threads": 1, "batch": {"global_batch": 8, 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_is_the_same_in_every_world(worlds: Worlds, tmp_path: Path, precision: str) -> None:
     fields = {**EXACT, "precision": precision}
-    alone, *_ = worlds.run(1, _train, str(tmp_path / "1"), None, fields)
+    alone, *_ = worlds.run(1, train, str(tmp_path / "1"), None, fields)
     assert len(alone["losses"]) == 12 and len(alone["validation"]) == 3, "the run did not go to its end"
     for size in (2, 3):
-        ranks = worlds.run(size, _train, str(tmp_path / str(size)), None, fields)
+        ranks = worlds.run(size, train, str(tmp_path / str(size)), None, fields)
         first = ranks[0]
         assert first["losses"] == alone["losses"], f"losses and norms in a world of {size}"
         assert first["validation"] == alone["validation"], f"validation in a world of {size}"
@@ -138,16 +41,16 @@ def test_a_run_is_the_same_in_every_world(worlds: Worlds, tmp_path: Path, precis
 def test_an_ordinary_run_is_not_the_same_in_every_world(worlds: Worlds, tmp_path: Path) -> None:
     """The control: without exact sums this very comparison fails."""
     fields = {"batch": EXACT["batch"]}
-    alone, *_ = worlds.run(1, _train, str(tmp_path / "1"), None, fields)
-    three, *_ = worlds.run(3, _train, str(tmp_path / "3"), None, fields)
+    alone, *_ = worlds.run(1, train, str(tmp_path / "1"), None, fields)
+    three, *_ = worlds.run(3, train, str(tmp_path / "3"), None, fields)
     assert three["weights"] != alone["weights"]
 
 
 def test_a_run_whose_world_changes_equals_the_undisturbed_one(worlds: Worlds, tmp_path: Path) -> None:
-    calm, *_ = worlds.run(1, _train, str(tmp_path / "calm"), None, EXACT)
+    calm, *_ = worlds.run(1, train, str(tmp_path / "calm"), None, EXACT)
     losses, validation = {}, {}
     for size, until in [(1, 2), (2, 5), (3, 7), (2, 9), (1, None)]:
-        ranks = worlds.run(size, _train, str(tmp_path / "hard"), until, EXACT)
+        ranks = worlds.run(size, train, str(tmp_path / "hard"), until, EXACT)
         assert {r["left"] for r in ranks} == {ExitCode.REJOIN if until else None}
         losses.update(ranks[0]["losses"])
         validation.update(ranks[0]["validation"])
@@ -159,7 +62,7 @@ def test_a_run_whose_world_changes_equals_the_undisturbed_one(worlds: Worlds, tm
 def _sum(rank: int, size: int, table: list[list[float]]) -> Any:
     """Exact sum of gradients that are given: row s is shard s's. Besides, whether all was done twice."""
     model = nn.ParameterList([nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1, 3))])
-    exact = ExactGradients(model, len(table), _world(rank, size))
+    exact = ExactGradients(model, len(table), world_of(rank, size))
     none = torch.empty(0, dtype=torch.int64)
     batches = [
         MicroBatch(0, len(table) if s is None else s, float(s is not None), np.empty(0, np.int64), none, none)
@@ -205,7 +108,7 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_named_on_all(worlds: World
 def _other_threads(rank: int, size: int) -> Any:
     torch.set_num_threads(1 + rank)
     try:
-        return agreed(_world(rank, size))
+        return agreed(world_of(rank, size))
     finally:
         torch.set_num_threads(1)
 
@@ -219,7 +122,7 @@ def test_ranks_with_different_threads_are_refused_on_all(worlds: Worlds) -> None
 def _summary(rank: int, size: int, more: int) -> dict[str, str]:
     torch.set_num_threads(1 + rank * more)
     try:
-        return summary(platforms(_world(rank, size)))
+        return summary(platforms(world_of(rank, size)))
     finally:
         torch.set_num_threads(1)
 
@@ -235,7 +138,7 @@ def test_a_record_tells_of_all_ranks_what_they_compute_with(worlds: Worlds) -> N
 
 def _sum_of_scalars(rank: int, size: int) -> list[float]:
     values = [1e16, 1.0, -1e16, 2.0**-60]
-    return _world(rank, size).sum([values[rank::size], [], [0.1]])
+    return world_of(rank, size).sum([values[rank::size], [], [0.1]])
 
 
 def test_sums_of_scalars_do_not_depend_on_the_world(worlds: Worlds) -> None:
