@@ -12,8 +12,8 @@ images that have nothing else of ours. Not here: budgets and backoff, which are 
 side of the beats (engine/survival/heartbeat.py).
 
 Here: the command line, and the process around a node's life. What ranks share: beats, board, blame. What is
-the agent's alone: processes, rendezvous, pulse, forkserver, warm, ranks, preparation, node, launch; each may
-import those before it.
+the agent's alone: settings, processes, rendezvous, pulse, forkserver, warm, ranks, preparation, node, launch;
+each may import those before it.
 """
 
 from __future__ import annotations

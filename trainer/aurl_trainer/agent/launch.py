@@ -20,10 +20,11 @@ from torch.distributed.launcher.api import LaunchConfig
 from torch.distributed.run import config_from_args, get_args_parser
 
 from aurl_trainer.agent.board import BEAT_TIMEOUT, address, bar, connect, listen
-from aurl_trainer.agent.node import Node, Settings
+from aurl_trainer.agent.node import Node
 from aurl_trainer.agent.processes import bound
 from aurl_trainer.agent.pulse import Pulse
 from aurl_trainer.agent.rendezvous import RENDEZVOUS_DEFAULTS, Rendezvous
+from aurl_trainer.agent.settings import Settings
 from aurl_trainer.contract import Env
 
 

@@ -8,15 +8,12 @@ the other nodes (pulse.py), the ranks' processes (ranks.py), budgets and backoff
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +25,7 @@ from torch.distributed.elastic.rendezvous.api import (
     RendezvousGracefulExitError,
 )
 
-from aurl_trainer.agent.beats import PEER_TIMEOUT, State, hang_limits, missing
+from aurl_trainer.agent.beats import State, missing
 from aurl_trainer.agent.blame import (
     BARRED,
     Ending,
@@ -48,40 +45,9 @@ from aurl_trainer.agent.pulse import News, Pulse
 from aurl_trainer.agent.quarrel import Quarrel
 from aurl_trainer.agent.ranks import Ranks
 from aurl_trainer.agent.rendezvous import Noticed, Rendezvous
+from aurl_trainer.agent.settings import Settings
 from aurl_trainer.agent.warm import Warm
 from aurl_trainer.contract import Cause, Env, ExitCode, Phase, Termination
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the environment says. Seconds throughout."""
-
-    node: str
-    grace: float
-    peer_timeout: float
-    limits: Mapping[Phase, float]
-    termination_log: str | None
-    preparation: tuple[str, ...] = ()
-    preload: tuple[str, ...] = ()
-
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """Read AURL_*. Raises ValueError."""
-        return cls(
-            node=env.get(Env.NODE) or socket.gethostname(),
-            grace=float(env.get(Env.GRACE_SECONDS, "30")),
-            peer_timeout=float(env.get(Env.PEER_TIMEOUT, str(PEER_TIMEOUT))),
-            limits=hang_limits(env.get(Env.HANG_LIMITS)),
-            termination_log=env.get(Env.TERMINATION_LOG),
-            preparation=tuple(map(str, json.loads(env.get(Env.PREPARE, "[]")))),
-            preload=tuple(filter(None, env.get(Env.PRELOAD, "").split(","))),
-        )
-
-    @property
-    def notice(self) -> float:
-        """How long ranks may take after a notice: the agent needs the last of the grace for its record."""
-        return max(self.grace - 3.0, 0.8 * self.grace)
-
 
 _STOP_SECONDS = 5.0
 """How long ranks of a broken world may take to die of SIGTERM."""
