@@ -152,6 +152,23 @@ def test_the_store_is_lost(agents: Agents, how: signal.Signals) -> None:
     agents.nothing_outlives()
 
 
+@pytest.mark.parametrize("mishap", ["notice", "kill"])
+def test_a_node_that_is_lost_before_it_comes_holds_nobody_up(agents: Agents, mishap: str) -> None:
+    agents.limits = json.dumps({"load": 90})
+    agents.host_store()
+    agents.start("worker-0", "2", "loop.py", "10")
+    agents.start("worker-1", "2", "loop.py", "10", mishap=mishap)
+    agents.waits("worker-1 is gone", lambda: agents.processes["worker-1"].poll() is not None)
+    assert "world of" not in agents.log("worker-1"), "it must not have come into this world"
+    if mishap == "notice":
+        assert agents.ends("worker-1")[1].cause == Cause.PREEMPTED
+    agents.start("worker-2", "2", "loop.py", "10")
+    for name in ("worker-0", "worker-2"):
+        code, record = agents.ends(name)
+        assert (code, record.cause) == (ExitCode.OK, Cause.SUCCEEDED), agents.log(name)
+    agents.nothing_outlives()
+
+
 @pytest.mark.parametrize("patience", [60.0, 5.0], ids=["slow", "lost"])
 def test_a_store_that_fails_on_the_way_out_changes_no_verdict(agents: Agents, patience: float) -> None:
     agents.peer_timeout = patience

@@ -12,7 +12,9 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistStoreError
 from torch.distributed.elastic.rendezvous.api import RendezvousParameters
 
+from aurl_trainer.agent.beats import State
 from aurl_trainer.agent.board import connect, listen
+from aurl_trainer.agent.pulse import Pulse
 from aurl_trainer.agent.rendezvous import RENDEZVOUS_DEFAULTS, Rendezvous
 from tests.integration.agent.conftest import PATIENCE, eventually
 
@@ -97,3 +99,45 @@ def test_a_world_is_never_smaller_than_the_job_allows(store: TCPStore) -> None:
         wake.set()
         with pytest.raises(DistStoreError, match="left while the world formed"):
             joined.result(PATIENCE)
+
+
+def test_who_left_a_world_or_fell_silent_is_gone_from_it(store: TCPStore) -> None:
+    first, second = _node(store, "a", (2, 2)), _node(store, "b", (2, 2))
+    with ThreadPoolExecutor(2) as pool:
+        for joined in [pool.submit(first.next_rendezvous), pool.submit(second.next_rendezvous)]:
+            joined.result(PATIENCE)
+    assert first.gone(0, 2) == set()
+    second.leave()
+    assert second.left == (0, 1), "as node 1 of the first world"
+    eventually("the other one hears of it", lambda: not first.num_nodes_waiting() and first.gone(0, 2))
+    assert first.gone(0, 2) == {1}
+    first.leave()
+    first.leave()
+    assert first.left is None, "it was on no list any more"
+    assert first.gone(0, 2) == {0, 1}, "that world is over"
+
+
+def _pulse(store: TCPStore, name: str) -> Pulse:
+    return Pulse(connect(f"127.0.0.1:{store.port}", PATIENCE), "test", name, 0.5)
+
+
+def test_a_node_that_says_nothing_in_its_world_is_unmet_until_it_declines(store: TCPStore) -> None:
+    pulse, other = _pulse(store, "a"), _pulse(store, "b")
+    pulse.enter(0, 0, 2, range(0, 1), 2)
+    assert not pulse.news().unmet, "there was no time for it yet"
+    eventually("the other one is unmet", lambda: pulse.news(fresh=True).unmet == {1})
+    assert pulse.news().trouble is None, "it may only be slow"
+    other.decline(0, 1, "told to leave")
+    news = pulse.news(fresh=True)
+    assert not news.unmet
+    assert "told to leave" in (news.trouble or "")
+
+
+def test_a_node_that_was_in_a_world_does_not_decline_it(store: TCPStore) -> None:
+    pulse, other = _pulse(store, "a"), _pulse(store, "b")
+    pulse.enter(0, 0, 2, range(0, 1), 2)
+    other.enter(0, 1, 2, range(1, 2), 2)
+    other.leave(State.LEFT, "agreed")
+    other.decline(0, 1, "told to leave")
+    news = pulse.news(fresh=True)
+    assert (news.trouble, news.departed) == (None, "agent 1 on b has left agreed")

@@ -25,7 +25,7 @@ from torch.distributed.elastic.rendezvous.api import (
     RendezvousGracefulExitError,
 )
 
-from aurl_trainer.agent.beats import State, missing
+from aurl_trainer.agent.beats import State, agent_name, missing, spoken
 from aurl_trainer.agent.blame import (
     BARRED,
     Ending,
@@ -72,6 +72,7 @@ class Node(Ranks):
         self._rendezvous_handler = handler
         self._settings, self._pulse, self._notice = settings, pulse, notice
         self._rounds = 0
+        self._round = 0
         self._formed_at = 0.0
         self._members: frozenset[str] = frozenset()
         self._quarrel = Quarrel()
@@ -95,18 +96,20 @@ class Node(Ranks):
                     self._form()
                     result = self._watch()
                 except DistStoreError as error:
-                    self._say(f"the world did not form: {last_line(str(error))}")
+                    why = f"the world did not form: {last_line(str(error))}"
+                    self._say(why)
+                    self._leave(why)
                 finally:
                     self.clear()
             self.settled = result
             if result.cause in (Cause.SUCCEEDED, Cause.FINAL_ERROR):
                 self._close(result)
             else:
-                self._leave()
+                self._leave(result.message)
             return result
         except Noticed:
             self.settled = ending(Cause.PREEMPTED, "told to leave before its ranks ran")
-            self._leave()
+            self._leave(self.settled.message)
             return self.settled
         except (RendezvousClosedError, RendezvousGracefulExitError):
             return self._closed()
@@ -144,7 +147,7 @@ class Node(Ranks):
             raise Noticed
         ranks = range(group.workers[0].global_rank, group.workers[-1].global_rank + 1)
         world = group.workers[0].world_size
-        round_ = self._rendezvous_handler.round
+        self._round = round_ = self._rendezvous_handler.round
         self._formed_at, self._members = time.monotonic(), self._rendezvous_handler.members
         self._pulse.enter(round_, node, nodes, ranks, world)
         self._say(
@@ -184,7 +187,7 @@ class Node(Ranks):
                 continue
             if any(end.code != 0 for end in self._ends.values()):
                 return self._settle()
-            news = self._pulse.news()
+            news = self._news()
             if (verdict := self._hung(news)) is not None:
                 return verdict
             if news.superseded is not None:
@@ -192,7 +195,7 @@ class Node(Ranks):
             if news.trouble is not None:
                 # Our own ranks see it too, and leave by themselves.
                 troubled = troubled or time.monotonic()
-                if not news.ours:
+                if not news.ours or news.unmet:
                     return self._rejoin(news.trouble, _STOP_SECONDS)
                 if time.monotonic() - troubled > _STOP_SECONDS:
                     return self._rejoin(news.trouble, 0.0)
@@ -203,6 +206,20 @@ class Node(Ranks):
                 self._pulse.ask_regroup()
                 regroup_asked = True
 
+    def _news(self, fresh: bool = False) -> News:
+        """What is known of this world. Trouble is also who was lost before it came: it beats nowhere, so that
+        nobody misses its beats, and all ranks wait for it. Who is only slow is still on the list."""
+        news = self._pulse.news(fresh)
+        if not news.unmet:
+            return news
+        nodes = cast(int, self._worker_group.group_world_size)
+        gone = news.unmet & self._rendezvous_handler.gone(self._round, nodes)
+        if gone:
+            news = self._pulse.news(fresh=True)  # it may have come and gone since
+            gone &= news.unmet
+        lost = f"{spoken(agent_name(min(gone)))} was lost before it came" if gone else None
+        return replace(news, trouble=news.trouble or lost, unmet=gone)
+
     def _settle(self) -> Ending | None:
         """A rank has ended badly: find out whose fault it is. None: not ours, join the next world."""
         started = time.monotonic()
@@ -210,7 +227,7 @@ class Node(Ranks):
         while True:
             self._poll()
             end, fault, cause = to_blame(self._blamed())
-            news = self._pulse.news(fresh=True)
+            news = self._news(fresh=True)
             waited = time.monotonic() - started
             idle = not self._running()
             if fault is Fault.OWN:
@@ -252,14 +269,14 @@ class Node(Ranks):
         after a notice it has left.
         """
         well = all_well(self._context.error_files.values())
-        news = self._pulse.news(fresh=True)
+        news = self._news(fresh=True)
         if any(seen.beat.number > 0 for seen in news.own.values()):
             self.settled = well
         if self.settled is None and self._notice.is_set():
             return self._noticed()
         self._pulse.say(State.DONE, "")
         while self.settled is None:
-            news = self._pulse.news(fresh=True)
+            news = self._news(fresh=True)
             if news.others_done:
                 self.settled = well
             elif self._notice.is_set():
@@ -332,17 +349,23 @@ class Node(Ranks):
 
     def _parting(self) -> State:
         """Whether all own ranks left in agreement with the others."""
-        own = self._pulse.news(fresh=True).own.values()
+        own = self._news(fresh=True).own.values()
         agreed = bool(own) and all(seen.beat.state is State.LEFT for seen in own)
         return State.LEFT if agreed else State.BROKEN
 
-    def _leave(self) -> None:
-        """Off the lists of the rendezvous, where a node that is silent is forgotten after a few seconds."""
+    def _leave(self, why: str) -> None:
+        """Off the lists of the rendezvous, where a node that is silent is forgotten after a few seconds.
+
+        Whoever counts on this node in a world that it has never entered is told that it will not come.
+        """
         try:
             self._rendezvous_handler.leave()
         except Exception as error:
-            why = last_line(str(error)) or type(error).__name__
-            self._say(f"could not take its name off the rendezvous: {why}")
+            failed = last_line(str(error)) or type(error).__name__
+            self._say(f"could not take its name off the rendezvous: {failed}")
+        if (place := self._rendezvous_handler.left) is not None:
+            with contextlib.suppress(Exception):
+                self._pulse.decline(*place, why)
 
     def _close(self, result: Ending) -> None:
         """The end for all nodes: nobody needs to join any more."""

@@ -44,6 +44,8 @@ class News:
     """That another world has formed without this node, in words."""
     ours: bool = False
     """Some rank of this world beats: it runs our loop."""
+    unmet: frozenset[int] = frozenset()
+    """Agents of this world that have said nothing in it yet, although there was time for it."""
 
 
 @dataclass
@@ -52,6 +54,7 @@ class _World:
     node: int
     nodes: int
     ranks: range
+    since: float
     news: News = field(default_factory=News)
 
 
@@ -74,6 +77,8 @@ class Pulse(threading.Thread):
         self._clock = AwakeClock(2 * self._interval)
         self._lock = threading.Lock()
         self._world: _World | None = None
+        self._newest = -1
+        """The newest round in which this agent has said something."""
         self._state, self._message, self._number = State.RUNNING, "", 0
         self._wake = threading.Event()
 
@@ -86,8 +91,17 @@ class Pulse(threading.Thread):
             for rank in ranks:
                 board.write(rank_name(rank), Beat(0, State.RUNNING, self._node_name))
             self._state, self._message = State.RUNNING, ""
-            self._world = _World(board, node, nodes, ranks)
+            self._world = _World(board, node, nodes, ranks, self._clock.tick())
+            self._newest = round_
             self._exchange(self._world)
+
+    def decline(self, round_: int, node: int, message: str) -> None:
+        """Tell the others of a world that agent `node` of it, this one, will not come. Nothing if it came."""
+        with self._lock:
+            if round_ > self._newest:
+                self._newest = round_
+                beat = Beat(1, State.BROKEN, self._node_name, message=message)
+                Board(self._store, self._run, round_, 0, 0).write(agent_name(node), beat)
 
     def leave(self, state: State, message: str) -> None:
         """Last word in this world; no beats after it."""
@@ -150,7 +164,9 @@ class Pulse(threading.Thread):
 
     def _exchange(self, world: _World) -> None:
         self._say(world)
-        seen = world.board.read(self._clock.tick())
+        awake = self._clock.tick()
+        seen = world.board.read(awake)
+        unmet = [node for node in range(world.nodes) if agent_name(node) not in seen]
         own = {rank: seen[rank_name(rank)] for rank in world.ranks if rank_name(rank) in seen}
         mine = {agent_name(world.node), *map(rank_name, world.ranks)}
         peers = {name: s for name, s in seen.items() if name not in mine}
@@ -165,4 +181,5 @@ class Pulse(threading.Thread):
             suspects=any(n in lower and s.beat.state is State.SUSPECT for n, s in agents.items()),
             superseded="another world has formed without this node" if world.board.superseded() else None,
             ours=any(s.beat.number > 0 for n, s in seen.items() if n.startswith("rank/")),
+            unmet=frozenset(unmet if awake - world.since >= self._timeout else ()),
         )

@@ -62,9 +62,15 @@ class _Backend(C10dRendezvousBackend):
 class _LeaveOp:
     """Take this node off all lists, without closing the rendezvous for the others."""
 
+    def __init__(self) -> None:
+        self.place: tuple[int, int] | None = None
+        """Round and number of this node in a complete world, if it was on the list of one."""
+
     def __call__(self, context: _RendezvousContext, deadline: float) -> _Action:
         node, state = context.node, context.state
         if node in state.participants:
+            if state.complete:
+                self.place = state.round, state.participants[node]
             action = _Action.REMOVE_FROM_PARTICIPANTS
         elif node in state.wait_list:
             action = _Action.REMOVE_FROM_WAIT_LIST
@@ -135,7 +141,20 @@ class Rendezvous(DynamicRendezvousHandler):
         state = self._state_holder.state
         return bool(state.complete) or int(state.round) > 0
 
+    def gone(self, round_: int, nodes: int) -> frozenset[int]:
+        """Which of a world's nodes are on the list no more, as last read: they left, or are silent."""
+        state = self._state_holder.state
+        left = state.participants.values() if state.round == round_ else ()
+        return frozenset(range(nodes)) - frozenset(left)
+
+    left: tuple[int, int] | None = None
+    """Round and number of this node in the world that others have made with it, when it left last."""
+
     def leave(self) -> None:
         """Get out of the way of the others' next world."""
         self._stop_heartbeats()
-        self._op_executor.run(_LeaveOp(), self._get_deadline(timedelta(seconds=5)))
+        operation = _LeaveOp()
+        try:
+            self._op_executor.run(operation, self._get_deadline(timedelta(seconds=5)))
+        finally:
+            self.left = operation.place
