@@ -28,6 +28,7 @@ from aurl_trainer.data.content import content_of
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData, prepare
 from aurl_trainer.engine.exact.platform import platforms, summary
+from aurl_trainer.engine.intervals import of_rank_0
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.randomness import make_deterministic, seed_all
 from aurl_trainer.engine.resume.music import Here, agreed
@@ -68,7 +69,9 @@ def train(config: str | None, beats: Heartbeat) -> None:
     group = world.host_group()
     content = content_of(training, validation)
     here = Here(content, prepared.key, str(prepared.folder), os.environ.get(Env.NODE, ""))
-    agreed(here, Ranks(world.rank, world.size, group))
+    ranks = Ranks(world.rank, world.size, group)
+    agreed(here, ranks)
+    experiment = of_rank_0(experiment, ranks)
     seed_all(experiment.seed, "weights")
     model = MusicTransformerVAEGAN(
         experiment.model, prepared.vocab_size, prepared.pad_id, experiment.data.sequence_length

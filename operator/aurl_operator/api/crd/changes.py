@@ -15,6 +15,8 @@ FIXED: dict[str, str] = {
 }
 """By dotted path; a field that was absent stays absent."""
 
+_RANK_0 = "for worlds whose rank 0 runs in a pod started from then on, as after a suspension"
+
 RESTARTS: dict[str, str] = {
     "nodes": "all nodes save, then start with the new range",
     "suspend": "nodes save and leave, or start again",
@@ -22,6 +24,8 @@ RESTARTS: dict[str, str] = {
     "resources": "for pods that start from then on",
     "template": "for pods that start from then on",
     "serviceAccountName": "for pods that start from then on",
+    "checkpoint.every": _RANK_0,
+    "checkpoint.keep": _RANK_0,
     "checkpoint.secret": "for pods that start from then on",
     "terminationGracePeriodSeconds": "for pods that start from then on",
 }
