@@ -7,6 +7,7 @@ the job was suspended on purpose. An incident is over at the first step that had
 - `lost_seconds`: from the loss to the first new step, so the steps done again are in it. While several
   incidents are open, time counts for the newest: the sum is never more than the time that went by.
 Time spent suspended counts for none of these.
+A loss that the world of its time outlives, such as that of a node that had not joined yet, costs nothing.
 A `command` job reports no steps: its incidents are over when all its nodes are ready again.
 
 Not here: what makes an incident (policies/recovery.py).
@@ -20,6 +21,9 @@ from aurl_operator.core.memory import Advance, Incident
 from aurl_operator.core.policies.recovery import refill
 from aurl_operator.core.situation import Situation
 from aurl_trainer.contract import LedgerEntry, Progress
+
+OUTLIVED_SECONDS = 30.0
+"""A world that has lost a member makes no step after so long: ranks leave when a peer is silent for ten."""
 
 
 def advance(s: Situation) -> Situation:
@@ -44,6 +48,7 @@ def advance(s: Situation) -> Situation:
     here = (progress.generation, progress.phase, progress.step)
     if mark is None or (mark.generation, mark.phase, mark.step) != here:
         mark = Advance(*here, at=progress.at)
+    heard = memory.progress_at
     before = memory.durable_step
     durable = progress.last_durable_step
     s = s.remember(
@@ -61,20 +66,23 @@ def advance(s: Situation) -> Situation:
         # A first sight of a checkpoint that was resumed from is not a new one.
         if durable > (progress.resumed_from or 0):
             s = refill(s)
-    s = _after_losses(s, progress)
+    s = _after_losses(s, progress, heard)
     return s.remember(furthest_step=max(s.memory.furthest_step or 0, progress.step))
 
 
-def _after_losses(s: Situation, progress: Progress) -> Situation:
-    """Incidents before which this step had not been made are over."""
+def _after_losses(s: Situation, progress: Progress, heard: float) -> Situation:
+    """Incidents before which this step had not been made are over. `heard`: when progress was told before."""
     incidents: list[Incident] = []
     over: list[Incident] = []
+    outlived: list[Incident] = []
     resumed = progress.resumed_from or 0
     for incident in s.memory.incidents:
         if not incident.over and progress.at > incident.at:
             if progress.generation == incident.generation:
                 # The old world may have finished a step or two that was not reported before the loss.
                 furthest = max(incident.furthest or 0, progress.step)
+                if heard > incident.at + OUTLIVED_SECONDS and furthest > (incident.furthest or 0):
+                    outlived.append(incident)
                 incident = dataclasses.replace(incident, furthest=furthest)
             elif progress.step > resumed or progress.step > (incident.furthest or 0):
                 incident = _resumed(incident, progress, resumed, s.asleep)
@@ -82,7 +90,7 @@ def _after_losses(s: Situation, progress: Progress) -> Situation:
                     over.append(incident)
         incidents.append(incident)
     s = s.remember(incidents=tuple(incidents))
-    return close(s, progress.at, over)
+    return close(_cost_nothing(s, progress.at, outlived), progress.at, over)
 
 
 def _resumed(incident: Incident, progress: Progress, resumed: int, asleep: float) -> Incident:
@@ -93,6 +101,15 @@ def _resumed(incident: Incident, progress: Progress, resumed: int, asleep: float
         recovery_seconds=max(0.0, progress.at - incident.at - (asleep - incident.asleep)),
         steps_redone=max(0, (incident.furthest or 0) - resumed),
     )
+
+
+def _cost_nothing(s: Situation, at: float, outlived: list[Incident]) -> Situation:
+    """Ends incidents that stopped nobody: the same world trains on."""
+    done: dict[str, Incident] = {}
+    for i in outlived:
+        done[i.id] = dataclasses.replace(i, over=True, lost_seconds=0.0, recovery_seconds=0.0, steps_redone=0)
+    s = s.remember(incidents=tuple(done.get(i.id, i) for i in s.memory.incidents))
+    return s.tell(*(_recovered(i, at) for i in done.values()))
 
 
 def whole_again(s: Situation) -> Situation:

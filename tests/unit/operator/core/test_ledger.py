@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from aurl_operator.core.observed import End
+from aurl_operator.core.accounts import ledger
+from aurl_operator.core.observed import End, State
+from aurl_operator.core.plan import Plan
 from aurl_trainer.contract import LedgerEntry
-from tests.unit.operator.core.scene import T0, Desk, died, killed, make_job, progress
+from tests.unit.operator.core.scene import T0, Desk, died, killed, kinds, make_job, progress
 
 
 def recovered(entries: tuple[LedgerEntry, ...]) -> LedgerEntry:
@@ -44,6 +46,50 @@ def test_a_step_that_the_old_world_finished_unreported_is_not_taken_for_recovery
     assert not [e for e in desk.look(1.0).ledger if e.kind == "recovered"]
     (incident,) = desk.memory.incidents
     assert incident.furthest == 18
+
+
+def test_a_replacement_that_is_lost_before_it_joins_costs_nothing_while_the_others_train_on() -> None:
+    at_once = {"backoff": {"initialSeconds": 0}}
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}, recovery={"nodeLost": at_once, "preemptions": at_once}))
+    desk.running()
+    lost_at = desk.now
+    desk.progress = progress(lost_at, 5)
+    desk.look()
+    desk.end("worker-1-0", killed(lost_at))
+    desk.start(desk.look(), state=State.WAITING, ready=False)
+    desk.progress = progress(lost_at + 5, 6, 2, resumed_from=5)
+    recovered(desk.look(5.0).ledger)
+    desk.end("worker-1-1", End(desk.now, disrupted=True, message="spot"))
+    preempted_at = desk.now
+    assert kinds(desk.look(), "incident") == ["preempted"]
+    told = [_a_step(desk, 6 + i) for i in range(1, 20)]
+    over = recovered(tuple(e for plan in told for e in plan.ledger))
+    assert (over.cause, over.lost_seconds, over.recovery_seconds) == ("preempted", 0.0, 0.0)
+    assert desk.memory.lost_seconds == {"node-lost": 5.0}
+    assert over.at <= preempted_at + ledger.OUTLIVED_SECONDS + 20
+
+
+def test_a_step_of_the_lost_world_that_is_told_late_ends_nothing() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    lost_at = desk.now
+    desk.progress = progress(lost_at, 17)
+    desk.look()
+    desk.end("worker-1-0", killed(lost_at + 1))
+    desk.look(1.0)
+    for after in (100.0, 200.0):
+        desk.progress = progress(lost_at + after, 18)
+        assert not kinds(desk.look(100.0), "recovered"), (
+            "expected a step that may be from before to end nothing"
+        )
+    desk.progress = progress(lost_at + 300, 19, 2, resumed_from=18)
+    assert recovered(desk.look(100.0).ledger).lost_seconds == pytest.approx(299.0)
+
+
+def _a_step(desk: Desk, step: int) -> Plan:
+    """Ten seconds later the second world has made it."""
+    desk.progress = progress(desk.now + 10, step, 2, resumed_from=5)
+    return desk.look(10.0)
 
 
 def test_overlapping_incidents_share_the_time_and_never_count_it_twice() -> None:
