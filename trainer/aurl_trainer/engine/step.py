@@ -79,7 +79,7 @@ class TrainingStep:
         if self.exact is not None:
             parts = self.exact.collect(step, batches, backward, phase)
         else:
-            parts = self._average(batches, backward, lambda: phase(Phase.SYNC, step))
+            parts = self._average(step, batches, backward, phase)
         losses = torch.stack(parts).tolist() if parts else []
         norm = self.precision.step(self.optimizer, self.schedule.clip_norm)
         if (norm != norm or norm == float("inf")) and not self.precision.skips_overflow:
@@ -91,12 +91,22 @@ class TrainingStep:
         return StepResult(losses, norm, rate, denominator, ids)
 
     def _average(
-        self, batches: Sequence[MicroBatch], backward: Callable[..., Tensor], wait: Callable[[], None]
+        self,
+        step: int,
+        batches: Sequence[MicroBatch],
+        backward: Callable[..., Tensor],
+        phase: Callable[[Phase, int], None],
     ) -> list[Tensor]:
         """Every micro-batch in turn, padding too; DDP reduces in the last backward pass."""
         parts = []
+
+        def wait() -> None:
+            phase(Phase.SYNC, step)
+
         for batch in batches:
             last = batch is batches[-1]
+            # A sign of life: the fewer ranks are left, the more of these each has, and the longer a step.
+            phase(Phase.STEP, step)
             with synchronised(self.model, last):
                 # DDP averages over ranks where the sum over all tokens is wanted.
                 part = backward(batch, batch.weight * self.world.size, wait if last else None)

@@ -12,6 +12,7 @@ from aurl_trainer.config.losses import LossConfig
 from aurl_trainer.config.model import ModelConfig
 from aurl_trainer.contract import Phase
 from aurl_trainer.data.batches import BatchPlan
+from aurl_trainer.engine.exact.gradients import ExactGradients
 from aurl_trainer.engine.optimizer import build_optimizer
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.precision import Precision
@@ -72,10 +73,14 @@ def test_the_same_step_draws_the_same_dropout_whatever_came_before() -> None:
     assert not torch.equal(weights(first), weights(third)), "another seed is another stream"
 
 
-def test_a_rank_waits_for_the_others_only_in_the_last_backward_pass() -> None:
-    seen: list[Phase] = []
-    make().run(0, lambda phase, step: seen.append(phase))
-    assert seen == [Phase.SYNC]
+@pytest.mark.parametrize("exact", [False, True])
+def test_each_micro_batch_is_a_sign_of_life_and_the_wait_for_others_comes_last(exact: bool) -> None:
+    seen: list[tuple[Phase, int]] = []
+    step = make(shards=3)
+    if exact:
+        step = replace(step, exact=ExactGradients(step.model, 3, step.world))
+    step.run(7, lambda phase, number: seen.append((phase, number)))
+    assert seen == [(Phase.STEP, 7)] * 3 + [(Phase.SYNC, 7)]
 
 
 def test_loss_falls() -> None:

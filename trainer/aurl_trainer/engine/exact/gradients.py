@@ -96,6 +96,7 @@ class ExactGradients:
         zeros = nothing(len(self._parameters), self._world.device)
         results, seen = [], zeros
         for batch in batches:
+            phase(Phase.STEP, step)
             for parameter in self._parameters:
                 parameter.grad = None
             results.append(backward(batch))
