@@ -54,7 +54,9 @@ class EngineConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     average: AverageConfig = AverageConfig()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast type of the forward pass; weights stay fp32. fp16 adds a gradient scaler (CUDA only)."""
+    """Autocast type of the forward pass; weights stay fp32. fp16 adds a gradient scaler (CUDA only).
+
+    Its scaler skips steps whose gradient overflows. A run for which it finds no scale ends as diverged."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; default: what OMP_NUM_THREADS says, else torch's choice."""

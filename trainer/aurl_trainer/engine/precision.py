@@ -15,6 +15,10 @@ from torch.amp.grad_scaler import GradScaler
 
 from aurl_trainer.errors import ConfigError
 
+LEAST_SCALE = 1e-4
+"""The loss scale below which an overflow is no longer the scaler's matter. Each overflow halves it; the
+gradients of a network that fp16 can hold overflow at no scale near this, and would vanish at it."""
+
 
 class Precision:
     """How one run computes: `with precision.forward()`, `precision.backward(loss)`, `precision.step(...)`."""
@@ -49,9 +53,12 @@ class Precision:
         return float(norm)
 
     @property
-    def skips_overflow(self) -> bool:
-        """Whether a gradient that is not finite is the scaler's ordinary business."""
-        return self._scaler.is_enabled()
+    def absorbs_overflow(self) -> bool:
+        """Whether the scaler may still find a scale at which the gradient is finite.
+
+        It follows from the scaler's state alone: alike on all ranks, and kept by checkpoints.
+        """
+        return self._scaler.is_enabled() and self._scaler.get_scale() >= LEAST_SCALE
 
     def state(self) -> dict[str, Any]:
         """The scaler's state, plain numbers; empty when there is none."""

@@ -57,7 +57,7 @@ class TrainingStep:
     exact: ExactGradients | None = None
 
     def run(self, step: int, phase: Callable[[Phase, int], None]) -> StepResult:
-        """Do step `step` (0-based). Raises DivergedError when the gradient is not finite."""
+        """Do step `step` (0-based). Raises DivergedError when the gradient is not finite at any scale."""
         rate = learning_rate(self.schedule, step, self.steps)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -82,7 +82,7 @@ class TrainingStep:
             parts = self._average(step, batches, backward, phase)
         losses = torch.stack(parts).tolist() if parts else []
         norm = self.precision.step(self.optimizer, self.schedule.clip_norm)
-        if (norm != norm or norm == float("inf")) and not self.precision.skips_overflow:
+        if (norm != norm or norm == float("inf")) and not self.precision.absorbs_overflow:
             raise DivergedError(
                 f"step {step}: the gradient is not finite; lower engine.optimizer.learning_rate "
                 "or use precision bf16 or fp32"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from aurl_trainer.config.engine import OptimizerConfig
 from aurl_trainer.config.losses import LossConfig
@@ -103,3 +105,46 @@ def test_a_gradient_that_is_not_finite_is_a_final_error_by_name() -> None:
         next(step.model.parameters()).fill_(float("nan"))
     with pytest.raises(DivergedError, match="step 5: the gradient is not finite"):
         step.run(5, quiet)
+
+
+class Overflowing(torch.nn.Module):
+    """Its activations are beyond fp16's range in all forward passes from number `first` on, until `last`."""
+
+    def __init__(self, model: torch.nn.Module, first: int, last: float) -> None:
+        super().__init__()
+        self.inner, self._first, self._last, self._passes = model, first, last, 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self._passes += 1
+        logits: torch.Tensor = self.inner(inputs)
+        return logits * float("inf") if self._first <= self._passes <= self._last else logits
+
+
+def make_scaled(first: int, last: float) -> TrainingStep:
+    """A step with the scaler that fp16 has, here on the CPU; one forward pass a step."""
+    step = make(shards=1)
+    step.precision._scaler = GradScaler("cpu")
+    return replace(step, model=Overflowing(step.model, first, last))
+
+
+def test_a_scaler_that_finds_no_scale_ends_the_run_and_so_does_its_resume() -> None:
+    step = make_scaled(3, float("inf"))
+    done = 0
+    with pytest.raises(DivergedError, match="the gradient is not finite") as ended:
+        for done in range(200):
+            kept = step.precision.state()
+            step.run(done, quiet)
+    assert 20 < done < 40, "a scaler needs some steps to find its scale, and not for ever"
+
+    again = make_scaled(1, float("inf"))
+    again.precision.restore(kept)
+    with pytest.raises(DivergedError) as resumed:
+        again.run(done, quiet)
+    assert str(resumed.value) == str(ended.value)
+
+
+def test_overflows_that_end_are_skipped() -> None:
+    step = make_scaled(3, 12)
+    results = [step.run(s, quiet) for s in range(20)]
+    assert [not math.isfinite(r.gradient_norm) for r in results] == [False] * 2 + [True] * 10 + [False] * 8
+    assert sum(results[-1].losses) < sum(results[0].losses), "it trains on"
