@@ -32,7 +32,8 @@ def _environment(folder: Path) -> dict[str, Any]:
 
 def _run(command: list[str], environment: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     assert command[0] == "python"
-    wanted = {**os.environ, Env.EXPERIMENT: environment[Env.EXPERIMENT]}
+    names = (Env.EXPERIMENT, Env.ALIVE)
+    wanted = {**os.environ, **{name: environment[name] for name in names if name in environment}}
     return subprocess.run(
         [sys.executable, *command[1:]], env=wanted, capture_output=True, text=True, timeout=300
     )
@@ -45,8 +46,10 @@ def _given(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_node_prepares_the_music_of_its_job(environment: dict[str, Any], tmp_path: Path) -> None:
-    done = _run(json.loads(environment[Env.PREPARE]), environment)
+    mark = tmp_path / "mark"
+    done = _run(json.loads(environment[Env.PREPARE]), {**environment, Env.ALIVE: str(mark)})
     assert done.returncode == 0, done.stderr
+    assert mark.exists(), "the agent must learn that it gets on"
     assert str(tmp_path / "cache") in done.stdout, f"expected it where ranks look for it, found {done.stdout}"
 
 

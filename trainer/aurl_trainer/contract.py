@@ -67,6 +67,8 @@ class Env(StrEnum):
     """`1` in a pod: records and the tail of the log are kept beside the checkpoints."""
     PREPARE = "AURL_PREPARE"
     """JSON list: a command that prepares what ranks need, run before a node joins others that train."""
+    ALIVE = "AURL_ALIVE"
+    """Set by the agent for that command: a file whose time it sets as it gets on."""
     PRELOAD = "AURL_PRELOAD"
     """Comma list of modules that ranks import: the agent forks ranks from a process that has them."""
     GRACE_SECONDS = "AURL_GRACE_SECONDS"

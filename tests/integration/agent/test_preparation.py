@@ -64,7 +64,7 @@ def test_a_notice_ends_the_preparation(agents: Agents) -> None:
     ("preparation", "limits", "said"),
     [
         ("raise SystemExit('no such file')", {}, "ended with 1: the ranks try again"),
-        (_WAITS, {"load": 2}, "did not end in 2 s: the ranks prepare"),
+        (_WAITS, {"load": 2}, "made no progress for 2 s: the ranks prepare"),
     ],
 )
 def test_a_preparation_that_fails_leaves_it_to_the_ranks(

@@ -11,24 +11,43 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from aurl_trainer.agent.processes import bound
 from aurl_trainer.agent.rendezvous import Noticed
+from aurl_trainer.contract import Env
 
 
 def prepare(command: Sequence[str], limit: float, noticed: Callable[[], bool]) -> str:
-    """Run `command` and say, for the log, how it ended. Raises Noticed, and stops it, when `noticed()`."""
-    started = time.monotonic()
+    """Run `command` and say, for the log, how it ended. Raises Noticed, and stops it, when `noticed()`.
+
+    It may take as long as it gets on: `limit` seconds without that, by the time of a file, end it.
+    """
+    with tempfile.NamedTemporaryFile(prefix="aurl-alive-") as mark:
+        return _watched(command, Path(mark.name), limit, noticed)
+
+
+def _watched(command: Sequence[str], mark: Path, limit: float, noticed: Callable[[], bool]) -> str:
+    started = moved = time.monotonic()
+    seen = mark.stat().st_mtime_ns
     # A process group of its own: all that it has started is stopped with it.
-    process = subprocess.Popen(bound(command), stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        bound(command),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, Env.ALIVE: str(mark)},
+    )
     try:
         while process.poll() is None:
             if noticed():
                 raise Noticed
-            if time.monotonic() - started > limit:
-                return f"`{shlex.join(command)}` did not end in {limit:.0f} s: the ranks prepare"
+            if (now := mark.stat().st_mtime_ns) != seen:
+                seen, moved = now, time.monotonic()
+            if time.monotonic() - moved > limit:
+                return f"`{shlex.join(command)}` made no progress for {limit:.0f} s: the ranks prepare"
             time.sleep(0.1)
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -54,11 +54,17 @@ def prepare(
     """
     experiment = given() if config is None else _experiment(config)
 
+    from aurl_trainer.data.alive import marking
     from aurl_trainer.data.prepared import prepare as prepare_data
 
     began = time.monotonic()
+    mark = os.environ.get(Env.ALIVE)
     prepared = prepare_data(
-        experiment.data, experiment.seed, progress=not as_json, shared=shared_music(experiment)
+        experiment.data,
+        experiment.seed,
+        progress=not as_json,
+        shared=shared_music(experiment),
+        alive=marking(Path(mark)) if mark else lambda: None,
     )
     summary = _summary(experiment, prepared, time.monotonic() - began)
     if as_json:

@@ -62,10 +62,17 @@ def train(config: str | None, beats: Heartbeat) -> None:
     make_deterministic(experiment.engine.deterministic)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    beats.phase(Phase.LOAD, 0)
-    prepared = prepare(experiment.data, experiment.seed, shared=shared_music(experiment))
+
+    def loads() -> None:
+        beats.phase(Phase.LOAD, 0)
+
+    loads()
+    prepared = prepare(experiment.data, experiment.seed, shared=shared_music(experiment), alive=loads)
     training, validation = LazyMidiDataset(prepared, "train"), LazyMidiDataset(prepared, "validation")
+    # Who has its music waits for those that still prepare theirs, for as long as these get on.
+    beats.phase(Phase.SYNC, 0)
     world = World.join(experiment.engine.device)
+    loads()
     group = world.host_group()
     content = content_of(training, validation)
     here = Here(content, prepared.key, str(prepared.folder), os.environ.get(Env.NODE, ""))
@@ -89,7 +96,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
         serves=world.local_rank == 0,
         beats=float(os.environ.get(Env.PRESENCE, BEAT_SECONDS)),
-        waiting=Waiting(trained_before(), lambda: beats.phase(Phase.LOAD, 0), _say),
+        waiting=Waiting(trained_before(), loads, _say),
     )
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)
@@ -150,7 +157,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         prepared=content,
     )
     with uploads or contextlib.nullcontext():
-        outcome = _fit(trainer, experiment, records, world, training, validation, prepared)
+        outcome = _fit(trainer, experiment, records, world, training, validation, prepared, beats)
     leave_done(outcome.durable, outcome.durable_name)
     # Only here: after any other end the run may go on, and nobody else shall begin in between.
     checkpointer.close()
@@ -191,12 +198,14 @@ def _fit(
     training: LazyMidiDataset,
     validation: LazyMidiDataset,
     prepared: PreparedData,
+    beats: Heartbeat,
 ) -> Outcome:
     """Train to the end, then measure what the result is worth."""
     outcome = trainer.configure(experiment).fit()
     if world.rank == 0 and outcome.evaluation is not None:
         nll = outcome.evaluation.nll
-        other = measure(training, validation, prepared.vocab_size)
+        alive = functools.partial(beats.phase, Phase.END, outcome.step)
+        other = measure(training, validation, prepared.vocab_size, alive=alive)
         records[0].write("baselines", val_loss=nll, unigram=other.unigram, markov2=other.markov2)
         print(
             f"validation {nll:.4f} nats a token; unigram {other.unigram:.4f} ({other.unigram - nll:+.4f}), "
@@ -204,5 +213,8 @@ def _fit(
             flush=True,
         )
     records[0].write("end", step=outcome.step, reason="finished")
+    # Rank 0 may measure for long: nobody else is late meanwhile.
+    beats.phase(Phase.SYNC, outcome.step)
     world.barrier()
+    beats.phase(Phase.END, outcome.step)
     return outcome

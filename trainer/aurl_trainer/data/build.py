@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aurl_trainer.config.data import DataConfig
+from aurl_trainer.data.alive import Alive
 from aurl_trainer.data.prepared import META, STREAMS, TOKENIZER, TOKENS, Piece, Rejected, token_type
 from aurl_trainer.data.readers import Task, run
 from aurl_trainer.data.sources import Listing, Source, refusal, tasks
@@ -32,14 +33,16 @@ from aurl_trainer.errors import DataError
 Advance = Callable[[int], None]
 
 
-def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Path, progress: bool) -> None:
-    """Write the prepared data of `listing` to `folder`, complete or not at all.
+def build(
+    config: DataConfig, seed: int, listing: Listing, key: str, folder: Path, progress: bool, alive: Alive
+) -> None:
+    """Write the prepared data of `listing` to `folder`, complete or not at all. `alive` hears of each piece.
 
     Raises DataError if no piece can be used or none is left to train on; then nothing is written.
     """
     check_labels(listing, config.split)
     chosen = choose(listing, config.source.limit, seed)
-    read, rejected = _read(config, chosen, folder.parent, progress)
+    read, rejected = _read(config, chosen, folder.parent, progress, alive)
     read = _without_duplicates(chosen, read, rejected)
     if not read:
         raise DataError(_nothing_usable(chosen, rejected))
@@ -53,7 +56,8 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
     variants = _variants(tokenizer, config.transpose)
     warnings = list(listing.warnings)
     if (size := config.tokenizer.bpe_vocab_size) is not None:
-        training = (v for i in ordered if splits[i] == "train" for v, _ in variants(read[i]))
+        own = (_told(read[i], alive) for i in ordered if splits[i] == "train")
+        training = (v for tokens in own for v, _ in variants(tokens))
         tokenizer.train(training, size)
         if tokenizer.vocab_size < size:
             warnings.append(f"the music gave BPE only {tokenizer.vocab_size:,} of {size:,} tokens")
@@ -65,7 +69,7 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
         shutil.rmtree(left)  # of a build that was cut off: we hold the lock
     part.mkdir()
     try:
-        with _progress(progress, "Writing tokens", len(ordered)) as advance:
+        with _progress(progress, "Writing tokens", len(ordered), alive) as advance:
             pieces, tokens_hash = _write_streams(
                 part, tokenizer, ordered, read, splits, chosen, variants, advance
             )
@@ -86,6 +90,7 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
         (part / META).write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
         for path in part.iterdir():
             _to_disk(path)
+            alive()
         if folder.exists():
             shutil.rmtree(folder)  # incomplete, or it would have been opened
         part.rename(folder)
@@ -95,7 +100,7 @@ def build(config: DataConfig, seed: int, listing: Listing, key: str, folder: Pat
 
 
 def _read(
-    config: DataConfig, chosen: Sequence[Source], cache: Path, progress: bool
+    config: DataConfig, chosen: Sequence[Source], cache: Path, progress: bool, alive: Alive
 ) -> tuple[dict[int, Tokens], dict[int, str]]:
     """Tokens by number of the source, and the reasons of those that gave none."""
     rejected: dict[int, str] = {}
@@ -109,7 +114,7 @@ def _read(
             wanted.append((index, source))
     read: dict[int, Tokens] = {}
     what = "Reading chorales" if config.source.midi is None else "Reading MIDI"
-    with _progress(progress, what, len(wanted)) as advance:
+    with _progress(progress, what, len(wanted), alive) as advance:
 
         def readable() -> Iterator[Task]:
             for item in tasks(config.source, wanted, cache):
@@ -130,6 +135,11 @@ def _read(
                 read[answer.index] = Tokens(ids, bars, answer.head["notes"], answer.head["shortened"])
             advance(1)
     return read, rejected
+
+
+def _told(piece: Tokens, alive: Alive) -> Tokens:
+    alive()
+    return piece
 
 
 def _without_duplicates(
@@ -209,7 +219,7 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def _progress(wanted: bool, what: str, total: int) -> Iterator[Advance]:
+def _progress(wanted: bool, what: str, total: int, alive: Alive) -> Iterator[Advance]:
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -222,4 +232,9 @@ def _progress(wanted: bool, what: str, total: int) -> Iterator[Advance]:
     )
     with bar:
         task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+
+        def advance(count: int) -> None:
+            alive()
+            bar.advance(task, count)
+
+        yield advance

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from aurl_trainer.config.data import DataConfig, TokenizerConfig
+from aurl_trainer.data.alive import Alive, turn
 from aurl_trainer.data.sources import Listing, list_source
 from aurl_trainer.errors import DataError
 
@@ -176,14 +176,18 @@ def data_key(config: DataConfig, seed: int, listing: Listing) -> str:
 
 
 def prepare(
-    config: DataConfig, seed: int, progress: bool = False, shared: SharedMusic | None = None
+    config: DataConfig,
+    seed: int,
+    progress: bool = False,
+    shared: SharedMusic | None = None,
+    alive: Alive = lambda: None,
 ) -> PreparedData:
     """The prepared data of this configuration: opened if the cache has it, else fetched or built.
 
     However many processes ask at once, on one machine or over a shared file system, one builds and the
     others wait; a build that is cut off leaves nothing that could be taken for data. `progress` shows bars
     on a terminal's standard error. From `shared` it is fetched if another node has left it there, and there
-    it is left.
+    it is left. `alive` is called again and again while this or, waited for, another process gets on with it.
 
     Raises DataError if the music cannot be used, MissingError if a package is not there.
     """
@@ -193,22 +197,22 @@ def prepare(
         (cache / "locks").mkdir(exist_ok=True)
     except OSError as error:
         raise DataError(f"data.cache: {cache} cannot be written: {error.strerror}") from None
-    listing = list_source(config.source, cache)
+    listing = list_source(config.source, cache, alive)
     key = data_key(config, seed, listing)
     folder = cache / f"prepared-{key}"
     prepared = open_prepared(folder, config)
     if prepared is None:
-        with FileLock(cache / "locks" / f"{key}.lock"):
+        with turn(cache / "locks" / f"{key}.lock", alive) as alive:
             prepared = open_prepared(folder, config)
-            if prepared is None and shared is not None and shared.fetch(key, folder):
+            if prepared is None and shared is not None and shared.fetch(key, folder, alive):
                 prepared = open_prepared(folder, config)
             if prepared is None:
                 from aurl_trainer.data.build import build  # and with it MidiTok, which opening does not need
 
                 try:
-                    build(config, seed, listing, key, folder, progress)
+                    build(config, seed, listing, key, folder, progress, alive)
                     if shared is not None:
-                        shared.publish(key, folder)
+                        shared.publish(key, folder, alive)
                 except OSError as error:
                     raise DataError(
                         f"data.cache: {error.filename or cache} cannot be written: {error.strerror or error}"

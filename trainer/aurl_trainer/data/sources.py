@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aurl_trainer.config.data import SourceConfig
+from aurl_trainer.data.alive import Alive
 from aurl_trainer.data.chorales import chorales, edition
 from aurl_trainer.data.readers import Task
 from aurl_trainer.data.storage import ask, fetch, find, open_storage
@@ -62,8 +63,10 @@ class Listing:
     warnings: tuple[str, ...] = ()
 
 
-def list_source(config: SourceConfig, cache: Path) -> Listing:
+def list_source(config: SourceConfig, cache: Path, alive: Alive = lambda: None) -> Listing:
     """Everything in a source. `cache` takes a note of digests, so that unchanged files are read once.
+
+    `alive` is called again and again while files are read for these.
 
     Raises DataError if the folder or the labels cannot be read or hold nothing; UnreadError if only now.
     """
@@ -79,7 +82,7 @@ def list_source(config: SourceConfig, cache: Path) -> Listing:
         Source(s.name, s.place, s.size, s.version, {} if config.labels is None else labels.get(s.name))
         for s in sorted(found, key=lambda s: s.name)
     )
-    contents = _contents(config, sources, cache)
+    contents = _contents(config, sources, cache, alive)
     digest = _sha256([contents, [[s.name, s.labels] for s in sources]])
     return Listing(sources, digest, labelled, tuple(warnings))
 
@@ -158,7 +161,7 @@ def _fetch(url: str, batch: Sequence[Source]) -> list[bytes]:
     return fetch(system, [(source.place, f"{where}/{source.name}") for source in batch])
 
 
-def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path) -> str:
+def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path, alive: Alive) -> str:
     """A digest over the contents of all files, from the cache if size and version of all are the same."""
     assert config.midi is not None
     seen = _sha256(
@@ -175,6 +178,7 @@ def _contents(config: SourceConfig, sources: Sequence[Source], cache: Path) -> s
     for start in range(0, len(readable), _AT_ONCE):
         for body in _fetch(config.midi, readable[start : start + _AT_ONCE]):
             whole.update(hashlib.sha256(body).digest())
+        alive()
     digest = whole.hexdigest()
     if known:
         note.parent.mkdir(parents=True, exist_ok=True)

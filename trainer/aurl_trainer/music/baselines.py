@@ -6,7 +6,7 @@ it in the same window. Not here: the model's own likelihood (engine/evaluation.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,18 +37,24 @@ class Baselines:
 
 
 def measure(
-    train: LazyMidiDataset, validation: Samples, vocab_size: int, count: int | None = None
+    train: LazyMidiDataset,
+    validation: Samples,
+    vocab_size: int,
+    count: int | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Baselines:
     """Both baselines over the first `count` validation samples (default: all). Raises as markov_nll.
+
+    `alive` is called for each training sample that is counted.
 
     Where training samples are transposed too, each is fitted with and without these, and the better one is
     told: counts have no use for keys that validation never uses, but more music may outweigh that.
     """
     count = len(validation) if count is None else min(count, len(validation))
-    fits: list[Samples] = [train]
+    fits: list[Samples] = [_Chosen(train, np.arange(len(train)), alive)]
     originals = np.array([i for i in range(len(train)) if train.semitones(i) == 0])
     if 0 < len(originals) < len(train):
-        fits.append(_Chosen(train, originals))
+        fits.append(_Chosen(train, originals, alive))
     return Baselines(
         min(unigram_nll(fit, validation, vocab_size, count) for fit in fits),
         min(markov_nll(fit, validation, vocab_size, count) for fit in fits),
@@ -57,10 +63,10 @@ def measure(
 
 
 class _Chosen:
-    """Some of the samples of a dataset, as a dataset."""
+    """Some of the samples of a dataset, as a dataset that tells of each sample taken."""
 
-    def __init__(self, samples: Samples, ids: Keys) -> None:
-        self.samples, self.ids = samples, ids
+    def __init__(self, samples: Samples, ids: Keys, alive: Callable[[], None]) -> None:
+        self.samples, self.ids, self._alive = samples, ids, alive
         self.targets = samples.targets[ids]
         self.sequence_length, self.pad_id = samples.sequence_length, samples.pad_id
 
@@ -68,6 +74,7 @@ class _Chosen:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Tensor:
+        self._alive()
         return self.samples[int(self.ids[index])]
 
 

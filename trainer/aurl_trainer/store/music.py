@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,15 +33,18 @@ class SharedMusic:
     def __init__(self, location: Location) -> None:
         self._location = location
 
-    def fetch(self, key: str, folder: Path) -> bool:
-        """Make `folder` of what is there, whole or not at all. Returns whether it did."""
+    def fetch(self, key: str, folder: Path, alive: Callable[[], None] = lambda: None) -> bool:
+        """Make `folder` of what is there, whole or not at all. Returns whether it did.
+
+        `alive` is called for each block that moves.
+        """
         # Named as a build's own, which removes what one that was killed has left.
         part = folder.with_name(f".building-{folder.name}-{os.getpid()}")
         try:
             for listing in self._listings(key):
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
-                if self._take(key, listing, part):
+                if self._take(key, listing, part, alive):
                     shutil.rmtree(folder, ignore_errors=True)  # incomplete, or nobody would have asked
                     part.rename(folder)
                     return True
@@ -50,8 +54,8 @@ class SharedMusic:
             shutil.rmtree(part, ignore_errors=True)
         return False
 
-    def publish(self, key: str, folder: Path) -> None:
-        """Leave a copy of `folder` for others, unless there is one."""
+    def publish(self, key: str, folder: Path, alive: Callable[[], None] = lambda: None) -> None:
+        """Leave a copy of `folder` for others, unless there is one. `alive` is called as in `fetch`."""
         copy = secrets.token_hex(4)
         try:
             if self._listings(key):
@@ -62,7 +66,7 @@ class SharedMusic:
                     path.open("rb") as source,
                     self._location.writing(self._name(key, copy, path.name)) as out,
                 ):
-                    files[path.name] = _copied(source, out)
+                    files[path.name] = _copied(source, out, alive)
             # Last: what no listing names is not read.
             self._location.put(self._name(key, f"{copy}.json"), json.dumps(files).encode())
         except (CheckpointError, OSError) as error:
@@ -75,7 +79,7 @@ class SharedMusic:
     def _name(self, key: str, *rest: str) -> str:
         return "/".join((MUSIC, key, *rest))
 
-    def _take(self, key: str, listing: str, part: Path) -> bool:
+    def _take(self, key: str, listing: str, part: Path, alive: Callable[[], None]) -> bool:
         """Whether every file of this copy is what its listing says."""
         wanted = json.loads(self._location.get(self._name(key, listing)))
         for name, (size, digest) in wanted.items():
@@ -88,6 +92,7 @@ class SharedMusic:
                     data = self._location.get(object_name, start, min(start + BLOCK_BYTES, size))
                     found.update(data)
                     out.write(data)
+                    alive()
             if (part / name).stat().st_size != size or found.hexdigest() != digest:
                 log.warning("%s/%s is damaged, and not used", self._location.uri, self._name(key, listing))
                 return False
@@ -105,11 +110,12 @@ def unlisted(location: Location) -> dict[str, list[str]]:
     return found
 
 
-def _copied(source: BinaryIO, out: BinaryIO) -> tuple[int, str]:
+def _copied(source: BinaryIO, out: BinaryIO, alive: Callable[[], None]) -> tuple[int, str]:
     """Copies, and returns bytes and SHA-256."""
     digest, size = hashlib.sha256(), 0
     while data := source.read(BLOCK_BYTES):
         digest.update(data)
         out.write(data)
         size += len(data)
+        alive()
     return size, digest.hexdigest()
