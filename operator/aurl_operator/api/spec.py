@@ -172,7 +172,7 @@ class JobSpec(ApiModel):
     finish_timeout_seconds: Annotated[int, Field(ge=1, le=30 * 86400)] = 3600
     """How long the other nodes may go on after the first one has finished well."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] = 60
-    """Seconds a node gets to save between a notice and being killed."""
+    """Seconds a node gets to save between a notice and being killed; the rendezvous store waits as long."""
     suspend: bool = False
     """Save, give all nodes back, and wait until this is false again."""
     scheduling: Scheduling = Scheduling()

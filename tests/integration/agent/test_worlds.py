@@ -174,3 +174,44 @@ def test_ranks_that_ignore_a_notice_are_killed_within_the_grace(agents: Agents) 
     assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED)
     assert "did not" in record.message, record.message
     agents.nothing_outlives()
+
+
+def test_a_store_that_is_told_to_go_stays_until_its_nodes_have_saved_and_left(agents: Agents) -> None:
+    agents.host_store()
+    assert agents.store is not None
+    for name in NODES[:2]:
+        agents.start(name, "2", "loop.py", "1000")
+    agents.reaches("worker-0", 3, world=2)
+    agents.store.send_signal(signal.SIGTERM)
+    agents.waits("it waits", lambda: "waits until" in agents.log("store"))
+    agents.reaches("worker-0", agents.step("worker-0", world=2) + 20, world=2)
+    for name in NODES[:2]:
+        agents.processes[name].send_signal(signal.SIGTERM)
+    for name in NODES[:2]:
+        code, record = agents.ends(name)
+        assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log(name)
+    agents.waits("the store ends", lambda: agents.store and agents.store.poll() is not None)
+    assert agents.store.returncode == ExitCode.OK, agents.log("store")
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_store_that_nobody_needs_ends_at_once(agents: Agents, used: bool) -> None:
+    agents.host_store()
+    assert agents.store is not None
+    if used:
+        agents.start("worker-0", "1:2", "loop.py", "5")
+        agents.ends("worker-0")
+    agents.store.send_signal(signal.SIGTERM)
+    assert agents.store.wait(5.0) == ExitCode.OK, agents.log("store")
+
+
+def test_a_second_signal_ends_a_store_at_once(agents: Agents) -> None:
+    agents.host_store()
+    assert agents.store is not None
+    agents.start("worker-0", "1:2", "loop.py", "1000")
+    agents.reaches("worker-0", 3, world=1)
+    agents.store.send_signal(signal.SIGTERM)
+    agents.waits("it waits", lambda: "waits until" in agents.log("store"))
+    agents.store.send_signal(signal.SIGTERM)
+    assert agents.store.wait(5.0) == ExitCode.OK, agents.log("store")
+    assert agents.ends("worker-0")[1].cause == Cause.STORE_LOST

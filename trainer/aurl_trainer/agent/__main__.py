@@ -35,7 +35,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from aurl_trainer.agent.beats import AwakeClock
 from aurl_trainer.agent.blame import BARRED, Ending, agent_failed, ending, last_line
-from aurl_trainer.agent.board import listen
+from aurl_trainer.agent.board import clients, listen
 from aurl_trainer.agent.launch import make_node, read_launch
 from aurl_trainer.agent.node import Node, say
 from aurl_trainer.agent.processes import adopt_orphans
@@ -137,14 +137,17 @@ def _leave_record(last: Ending, node: str, file: str | None) -> None:
 
 
 def store(arguments: Sequence[str]) -> int:
-    """Host the store until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="agent store", description=store.__doc__)
+    """Host the store until SIGTERM and, since nodes that save need it, until all who are connected have left.
+
+    A second signal ends it at once.
+    """
+    parser = argparse.ArgumentParser(prog="agent store", description="Host the store.")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all of IPv4)")
     parser.add_argument("--port", type=int, default=29400, help="port; 0 takes a free one")
     args = parser.parse_args(arguments)
-    over = threading.Event()
+    over, at_once = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, lambda *_: at_once.set() if over.is_set() else over.set())
     try:
         server = listen(args.host, args.port)
     except OSError as error:
@@ -153,6 +156,10 @@ def store(arguments: Sequence[str]) -> int:
     host = f"[{args.host}]" if ":" in args.host else args.host
     print(f"store ready on {host}:{server.port}", flush=True)
     over.wait()
+    if left := clients(server.port):
+        print(f"store told to leave: waits until {left} connections are closed", flush=True)
+    while clients(server.port) and not at_once.wait(0.2):
+        pass
     return ExitCode.OK
 
 

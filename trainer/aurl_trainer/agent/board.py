@@ -5,13 +5,17 @@ Not here: what a beat says and how it is judged (beats.py); torch's own use of t
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from datetime import timedelta
+from pathlib import Path
 
 from torch._C._distributed_c10d import TCPStore
 
 from aurl_trainer.agent.beats import Beat, Seen, Watch, agent_name, rank_name
+
+_ESTABLISHED = "01"
 
 BEAT_TIMEOUT = 3.0
 """Seconds that a reader of beats waits for a key that was there a moment ago."""
@@ -54,6 +58,28 @@ def connect(store: str, timeout: float, connect_timeout: float | None = None) ->
     )
     client.set_timeout(timedelta(seconds=timeout))
     return client
+
+
+def clients(port: int) -> int:
+    """How many connections others have to the store that this process hosts; 0 where nothing tells."""
+    found, own = 0, set()
+    try:
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # the one by which the folder is read is closed by now
+                own.add(str(link.readlink()))
+        for family in ("tcp", "tcp6"):
+            for line in Path(f"/proc/self/net/{family}").read_text().splitlines()[1:]:
+                _, here, there, state, *more = line.split()
+                if state == _ESTABLISHED and f"socket:[{more[5]}]" in own:
+                    # Torch's server is a client of itself, too: both ends of that connection are ours.
+                    found += (_port(here) == port) - (_port(there) == port)
+    except (OSError, ValueError):
+        return 0
+    return found
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
 
 
 def bar(store: TCPStore, nodes: list[str]) -> None:

@@ -86,7 +86,8 @@ def pod(job: AurlTrainingJob, start: Start, defaults: PodDefaults) -> dict[str, 
         "containers": [container],
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": (
-            job.spec.termination_grace_period_seconds if start.role is Role.NODE else 5
+            # Of a store, too: while it is drained its nodes save.
+            5 if start.role is Role.CLEANER else job.spec.termination_grace_period_seconds
         ),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

@@ -90,6 +90,17 @@ def test_resources_are_what_the_job_says() -> None:
     assert made["spec"]["containers"][0]["resources"] == expected
 
 
+def test_a_store_that_is_drained_gets_the_time_that_its_nodes_have_to_save() -> None:
+    found = {
+        role: pod(job(terminationGracePeriodSeconds=90), start(role), DEFAULTS)["spec"]
+        for role in (Role.NODE, Role.STORE)
+    }
+    assert {role: spec["terminationGracePeriodSeconds"] for role, spec in found.items()} == {
+        Role.NODE: 90,
+        Role.STORE: 90,
+    }
+
+
 def test_pods_listen_on_their_own_address_of_whichever_kind_the_cluster_gives() -> None:
     node, store = (pod(job(), start(role), DEFAULTS) for role in (Role.NODE, Role.STORE))
     argv = store["spec"]["containers"][0]["command"]
