@@ -13,7 +13,7 @@ from aurl_operator.core.accounts import ledger, noted
 from aurl_operator.core.accounts.booking import book
 from aurl_operator.core.memory import Memory
 from aurl_operator.core.memory import Stop as Ordered
-from aurl_operator.core.observed import Observed, Process
+from aurl_operator.core.observed import Observed, Process, Role
 from aurl_operator.core.plan import Plan, Stop
 from aurl_operator.core.policies import cleanup, deadline, elastic, hang, recovery, start, success, suspend
 from aurl_operator.core.revive import revive_once
@@ -87,9 +87,9 @@ def _stops(s: Situation) -> tuple[Situation, tuple[Stop, ...]]:
         if process.end is not None:
             continue
         if stop is None:
-            if process.notice is not None and not process.stopping and process.uid in s.memory.live:
+            if process.notice is not None and not process.stopping and _hears(s, process):
                 # Its machine goes: it is told so at once, and its end stays the machine's doing, not ours.
-                grace = float(s.spec.termination_grace_period_seconds)
+                grace = s.grace(process.uid)
                 found.append(Stop(process.uid, process.name, False, grace, process.notice.message))
             continue
         kill, again = _patience(s.now, stop, process)
@@ -98,6 +98,12 @@ def _stops(s: Situation) -> tuple[Situation, tuple[Stop, ...]]:
         if not kill:
             s = s.wake(again)
     return s, tuple(found)
+
+
+def _hears(s: Situation, process: Process) -> bool:
+    """Whether a notice is passed on: to a store only when the nodes that need it to save have left."""
+    in_use = process.role is Role.STORE and elastic.needed(s, process)
+    return process.uid in s.memory.live and not in_use
 
 
 def _patience(now: float, stop: Ordered, process: Process) -> tuple[bool, float]:

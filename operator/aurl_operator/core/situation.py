@@ -15,6 +15,9 @@ from aurl_operator.core.memory import Memory, Outcome, Stop
 from aurl_operator.core.observed import Observed, Process, Refusal, Role, State
 from aurl_trainer.contract import ExitCode, LedgerEntry
 
+STORE_GRACE = 5.0
+"""Seconds for a store that is told to go when its nodes have left: it may still see one that is lost."""
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -107,11 +110,18 @@ class Situation:
         """Looked at again at `at`, if that is to come."""
         return dataclasses.replace(self, wakes=(*self.wakes, at)) if at > self.now else self
 
+    def grace(self, uid: str) -> float:
+        """Seconds a process gets to go: nodes save in them, a store that nobody needs has nothing to do."""
+        known = self.memory.live.get(uid)
+        if known is not None and known.role is Role.STORE:
+            return STORE_GRACE
+        return float(self.spec.termination_grace_period_seconds)
+
     def stop(self, uid: str, reason: str, *, kill: bool = False) -> Self:
         """With the stop of a process decided, unless it is already."""
         if uid in self.memory.stopping:
             return self
-        grace = 0.0 if kill else float(self.spec.termination_grace_period_seconds)
+        grace = 0.0 if kill else self.grace(uid)
         return self.remember(stopping={**self.memory.stopping, uid: Stop(self.now, reason, grace)})
 
     def next_round(self) -> Self:

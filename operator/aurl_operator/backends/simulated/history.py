@@ -29,6 +29,8 @@ Kind = Literal[
     "hang",
     "final",
     "kill-store",
+    "notice-store",
+    "drain-store",
     "capacity",
     "refuse",
     "accept",
@@ -85,6 +87,12 @@ def happen(operator: Operator, event: Event) -> None:
         case "kill-store":
             for store in world.of(Role.STORE):
                 world.finish(store.uid, End(now, signal=9))
+        case "notice-store":
+            for store in world.of(Role.STORE):
+                world.announce(store.uid, event.value)
+        case "drain-store":
+            for store in world.of(Role.STORE):
+                world.notify(store.uid, event.value)
         case _:
             _to_node(world, event, now)
 

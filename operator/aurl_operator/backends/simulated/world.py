@@ -147,7 +147,8 @@ class World:
         process.end = end
         process.state = State.ENDED
         self.ended[uid] = end
-        if uid in self.members or process.start.role is Role.STORE:
+        met_there = any(self.processes[m].start.store == _address(process) for m in self.members)
+        if uid in self.members or (process.start.role is Role.STORE and (met_there or not self.members)):
             self._break_up()
 
     def vanish(self, uid: str) -> None:
@@ -256,7 +257,7 @@ class World:
             if p.state is State.WAITING and room:
                 times.append(max(self.now, p.created + self.pace.start))
             if p.living:
-                times += [t for t in (p.leave_at, p.kill_at) if t is not None]
+                times += [t for t in (self._leaves_at(p), p.kill_at) if t is not None]
             if p.notice is not None and p.living and p.notice.deadline is not None:
                 times.append(p.notice.deadline)
             if p.state is State.RUNNING and p.since is not None and p.start.role is not Role.STORE:
@@ -278,7 +279,8 @@ class World:
             cleaned = p.start.role is Role.CLEANER and p.since is not None
             if p.living and cleaned and self.now >= (p.since or 0.0) + self.pace.join:
                 self.finish(p.uid, End(self.now, exit_code=0))
-            if p.living and p.leave_at is not None and self.now >= p.leave_at:
+            leave_at = self._leaves_at(p)
+            if p.living and leave_at is not None and self.now >= leave_at:
                 self._leave(p)
             if p.living and p.kill_at is not None and self.now >= p.kill_at:
                 self.finish(p.uid, End(self.now, signal=9))
@@ -291,8 +293,17 @@ class World:
         if self.forming_at is None and not self._settled():
             self.forming_at = self.now + self.pace.form
 
+    def _leaves_at(self, p: Simulated) -> float | None:
+        """When it follows its notice: a store not before the nodes that are connected to it."""
+        nodes = self.of(Role.NODE) if p.start.role is Role.STORE else []
+        connected = any(n.state is State.RUNNING and n.start.store == _address(p) for n in nodes)
+        return None if connected else p.leave_at
+
     def _leave(self, p: Simulated) -> None:
-        """A node that got a notice: all save together, then it goes."""
+        """A node that got a notice: all save together, then it goes. A store goes."""
+        if p.start.role is Role.STORE:
+            self.finish(p.uid, End(self.now, exit_code=0, deleted=True, disrupted=p.notice is not None))
+            return
         if p.uid in self.members and not self.frozen:
             self._save()
         record = Termination(

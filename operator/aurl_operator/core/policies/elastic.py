@@ -3,9 +3,10 @@
 - Strive for `nodes.max`; training goes on with what is left, down to `nodes.min`, while replacements start.
 - A replacement takes the lowest index that nobody holds, and that index's next attempt.
 - A node under notice is replaced before it goes, at another index; it goes by itself.
-- A round is one rendezvous. A changed range, a lost store, and agents that are all gone mean a new one: the
-  agents of the old round get a notice, save and leave, and only then the new round starts.
-- Several nodes need the store: it is started first, its address goes into each node's start.
+- A round is one rendezvous. A changed range, a store that is lost or will go, and agents that are all gone
+  mean a new one: the agents of the old round get a notice, save and leave, and only then the new one starts.
+- Several nodes need the store: it is started first, its address goes into each node's start. One under notice
+  is replaced at once, and told to go only when nobody needs it any more: without it nobody could save.
 
 Not here: how long to wait after what (recovery.py), what is stopped at the end (cleanup.py).
 """
@@ -45,19 +46,30 @@ def rounds(s: Situation, ended: Sequence[Ended]) -> Situation:
     memory = s.memory
     if memory.round == 0:
         return s.next_round()
-    lost_store = any(e.role is Role.STORE and e.cause not in (Cause.STOPPED,) for e in ended)
+    there = any(_serves(s, p) for p in s.living(Role.STORE)) or bool(_pending(s, Role.STORE))
+    gone = any(e.role is Role.STORE and e.cause is not Cause.STOPPED for e in ended)
+    lost_store = gone and not there
     unreachable = any(e.cause is Cause.STORE_LOST and e.round == memory.round for e in ended)
     changed = (memory.nodes_min, memory.nodes_max) != (s.spec.nodes.min, s.spec.nodes.max)
     if unreachable and not lost_store:
         for store in s.living(Role.STORE):
             s = s.stop(store.uid, "its agents cannot reach it", kill=True)
     nobody = not s.nodes and not any(i.role is Role.NODE for i in memory.starting)
-    if lost_store or unreachable or changed or (nobody and memory.round_used):
+    going = any(p.uid not in memory.stopping and not _serves(s, p) for p in s.living(Role.STORE))
+    leaves = going and not there and memory.round_used and s.elastic
+    if lost_store or unreachable or changed or leaves or (nobody and memory.round_used):
         s = s.next_round()
     for node in s.nodes:
         if node.round != s.memory.round:
             s = s.stop(node.uid, CUT_OFF if lost_store or unreachable else "a new round begins")
     return s
+
+
+def needed(s: Situation, store: Process) -> bool:
+    """Whether nodes still meet and save at this store; those of a newer round have another one by now."""
+    newer = any(p.attempt > store.attempt for p in s.living(Role.STORE))
+    of = [*(p.round for p in s.nodes), *(i.round for i in _pending(s, Role.NODE))]
+    return any(not newer or number != s.memory.round for number in of)
 
 
 def starts(s: Situation) -> tuple[Situation, tuple[Start, ...]]:
@@ -105,8 +117,12 @@ def surplus(s: Situation) -> Situation:
     staying = [p for p in s.nodes if _stays(s, p)]
     for node in staying[s.spec.nodes.max :]:
         s = s.stop(node.uid, "one too many")
-    if not s.elastic and not s.nodes:
-        for store in s.living(Role.STORE):
+    stores = s.living(Role.STORE)
+    if s.elastic:
+        # More than one stays only where a notice was taken back.
+        stores = tuple(p for p in stores if _serves(s, p))[:-1]
+    for store in stores:
+        if not needed(s, store):
             s = s.stop(store.uid, "not needed")
     return s
 
@@ -131,11 +147,17 @@ def _stays(s: Situation, process: Process) -> bool:
     return not s.leaving(process) and (process.notice is None or not s.elastic)
 
 
+def _serves(s: Situation, store: Process) -> bool:
+    """Whether a store is to stay: nobody has told it to go, and its machine is not announced to."""
+    return store.uid not in s.memory.stopping and store.notice is None and not store.stopping
+
+
 def _store(s: Situation) -> tuple[Situation, tuple[Start, ...], str | None]:
-    stores = [p for p in s.living(Role.STORE) if p.uid not in s.memory.stopping]
+    living = s.living(Role.STORE)
+    stores = [p for p in living if _serves(s, p)]
     if stores:
         return s, (), stores[-1].address
-    if s.living(Role.STORE) or _pending(s, Role.STORE):
+    if any(p.uid in s.memory.stopping for p in living) or _pending(s, Role.STORE):
         return s, (), None
     s, wait = _refused(s, Role.STORE)
     if wait:

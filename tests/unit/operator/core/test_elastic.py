@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from aurl_operator.api.status import JobPhase
-from aurl_operator.core.observed import Notice, Refusal, Role, State, Waiting, WaitingReason
+from aurl_operator.core.observed import End, Notice, Refusal, Role, State, Waiting, WaitingReason
 from aurl_trainer.contract import Cause
 from tests.unit.operator.core.scene import Desk, died, killed, kinds, make_job, progress, reasons
 
@@ -131,6 +133,72 @@ def test_a_lost_store_is_one_incident_and_brings_a_new_store_and_round() -> None
     desk.start(plan)
     plan = desk.look(0.5)
     assert [(s.name, s.rdzv_id) for s in plan.starts] == [("worker-0-1", "run-2"), ("worker-1-1", "run-2")]
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_store_under_notice_goes_last_and_all_save_before_it(drained: bool) -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    notice = Notice(desk.now, "spot", desk.now + 120)
+    desk.change("store-0-0", notice=notice, stopping_since=desk.now if drained else None)
+    desk.change("worker-0-0", notice=notice)
+    plan = desk.look(1.0)
+    assert {(s.name, s.kill) for s in plan.stops} == {("worker-0-0", False), ("worker-1-0", False)}
+    assert [s.name for s in plan.starts] == ["store-0-1"], "expected another store before the loss"
+    desk.start(plan)
+    plan = desk.look(1.0)
+    assert not plan.starts, "expected to wait until all have saved"
+    assert "store-0-0" not in {s.name for s in plan.stops}, "nodes that save need it"
+    desk.stop(plan)
+    plan = desk.look(1.0)
+    assert {(s.name, s.rdzv_id) for s in plan.starts} == {("worker-0-1", "run-2"), ("worker-1-1", "run-2")}
+    assert [s.name for s in plan.stops] == ([] if drained else ["store-0-0"])
+    desk.end("store-0-0", End(desk.now, exit_code=0, deleted=True, disrupted=True))
+    desk.start(plan)
+    plan = desk.look(1.0)
+    assert not plan.stops and desk.memory.round == 2, "expected its end to harm the new round no more"
+    assert desk.memory.restarts == {"preempted": 1}, "one loss, by what took the store's machine"
+
+
+def test_a_store_whose_machine_goes_before_all_have_left_is_one_loss() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.change("store-0-0", notice=Notice(desk.now, "spot"))
+    desk.start(desk.look(1.0))
+    desk.look(1.0)
+    desk.end("store-0-0", killed(desk.now))
+    desk.look(1.0)
+    for name in ("worker-0-0", "worker-1-0"):
+        desk.end(name, died(desk.now, Cause.STORE_LOST))
+    plan = desk.look(1.0)
+    assert {s.rdzv_id for s in plan.starts} == {"run-2"} and not plan.stops
+    assert desk.memory.restarts == {"preempted": 1}
+
+
+def test_a_store_whose_notice_is_taken_back_is_one_too_many_when_nobody_saves_there_any_more() -> None:
+    desk = Desk(make_job(nodes={"min": 1, "max": 2}))
+    desk.running()
+    desk.change("store-0-0", notice=Notice(desk.now, "spot"))
+    plan = desk.look(1.0)
+    desk.start(plan)
+    desk.change("store-0-0", notice=None)
+    assert "store-0-0" not in {s.name for s in desk.look(1.0).stops}
+    desk.stop(plan)
+    plan = desk.look(1.0)
+    assert [s.name for s in plan.stops] == ["store-0-0"]
+    assert {s.store for s in plan.starts} == {"127.0.0.1:1"} and len(plan.starts) == 2
+
+
+def test_a_store_under_notice_that_nobody_has_used_yet_is_replaced_in_the_same_round() -> None:
+    desk = Desk(make_job(nodes=2))
+    desk.start(desk.look(), ready=False)
+    desk.change("store-0-0", notice=Notice(desk.now, "spot"))
+    plan = desk.look(0.5)
+    assert [s.name for s in plan.stops] == ["store-0-0"] and [s.name for s in plan.starts] == ["store-0-1"]
+    desk.start(plan)
+    desk.end("store-0-0", End(desk.now, exit_code=0, deleted=True, disrupted=True))
+    desk.look(0.5)
+    assert {s.rdzv_id for s in desk.look(10.0).starts} == {"run-1"}
 
 
 def test_agents_that_report_the_store_lost_get_a_new_one_though_it_still_runs() -> None:

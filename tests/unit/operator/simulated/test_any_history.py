@@ -19,6 +19,7 @@ from tests.unit.operator.simulated import laws
 LOSSES: tuple[Kind, ...] = ("kill", "evict", "delete", "vanish", "preempt")
 FAULTS: tuple[Kind, ...] = ("crash", "oom", "hang")
 NOTICES: tuple[Kind, ...] = ("damage", "save-fails", "differs")
+STORE_GOES: tuple[Kind, ...] = ("notice-store", "drain-store")
 INDEX = st.integers(0, 3)
 PAUSE = st.sampled_from([0.0, 0.0, 0.5, 3.0, 9.0, 20.0, 20.0, 40.0])
 """Seconds that pass, looked at all the while, before the next event."""
@@ -113,6 +114,11 @@ class AnyHistory(RuleBasedStateMachine):
     def loses_the_store(self, pause: float) -> None:
         self.passes(pause)
         self.make("kill-store")
+
+    @rule(kind=st.sampled_from(STORE_GOES), seconds=st.floats(1.0, 60.0), pause=PAUSE)
+    def tells_the_store_to_go(self, kind: Kind, seconds: float, pause: float) -> None:
+        self.passes(pause)
+        self.make(kind, value=seconds)
 
     @rule(really=st.integers(0, 3))
     def freezes(self, really: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aurl_operator.api.status import JobPhase
-from aurl_operator.backends.simulated.history import Event, play, recorded, settled
+from aurl_operator.backends.simulated.history import Event, Kind, play, recorded, settled
 from aurl_operator.backends.simulated.operator import Operator
 from aurl_operator.backends.simulated.world import Pace
 from aurl_operator.core.observed import CLUSTER, LOCAL, Capabilities
@@ -81,6 +81,16 @@ def test_a_store_lost_is_one_incident() -> None:
     assert ended(operator) is JobPhase.SUCCEEDED
     assert operator.memory.restarts == {"node-lost": 1}
     assert operator.world.started.count("store-0-1") == 1
+
+
+@pytest.mark.parametrize("kind", ["notice-store", "drain-store"])
+def test_a_store_that_is_to_go_costs_one_loss_and_no_step(kind: Kind) -> None:
+    operator = run(Event(38, kind, value=60.0), **ELASTIC)
+    assert ended(operator) is JobPhase.SUCCEEDED
+    assert operator.memory.restarts == {"preempted" if kind == "notice-store" else "deleted": 1}
+    (recovered,) = [e for e in operator.ledger if e.kind == "recovered"]
+    assert recovered.steps_redone == 0, "expected all to have saved before the store went"
+    assert operator.world.started.count("store-0-1") == 1 and "store-0-2" not in operator.world.started
 
 
 def test_a_frozen_world_is_freed() -> None:
