@@ -49,6 +49,8 @@ STORE_PORT = 29400
 TRAINER_CONTAINER = "trainer"
 STORE_CONTAINER = "store"
 CLEANER_CONTAINER = "cleaner"
+CONTAINERS = (TRAINER_CONTAINER, STORE_CONTAINER, CLEANER_CONTAINER)
+"""Of a pod, the one of these is what it is for; others are the template's, or a webhook's."""
 
 
 def pod_name(job: str, process: str) -> str:

@@ -25,7 +25,7 @@ from aurl_trainer.config.data import DataConfig
 from aurl_trainer.data.alive import Alive
 from aurl_trainer.data.prepared import META, STREAMS, TOKENIZER, TOKENS, Piece, Rejected, token_type
 from aurl_trainer.data.readers import Task, run
-from aurl_trainer.data.sources import Listing, Source, refusal, tasks
+from aurl_trainer.data.source.listing import Listing, Source, refusal, tasks
 from aurl_trainer.data.split import check_labels, choose, group, held_out
 from aurl_trainer.data.tokenizer import PieceTokenizer, Tokens
 from aurl_trainer.errors import DataError

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from aurl_trainer.config.data import DataConfig, TokenizerConfig
 from aurl_trainer.data.alive import Alive, turn
-from aurl_trainer.data.sources import Listing, list_source
+from aurl_trainer.data.source.listing import Listing, list_source
 from aurl_trainer.errors import DataError
 
 if TYPE_CHECKING:

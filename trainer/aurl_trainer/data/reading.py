@@ -54,7 +54,7 @@ def main(descriptor: int) -> None:
 def _read(tokenizer: Any, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], list[bytes]]:
     from symusic import Score
 
-    from aurl_trainer.data.chorales import chorale_midi
+    from aurl_trainer.data.source.chorales import chorale_midi
 
     try:
         if "chorale" in head:

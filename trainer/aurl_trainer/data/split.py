@@ -1,6 +1,6 @@
 """Which pieces are used and which are held out: decided by name, before anything is cut into samples.
 
-Pure. Not here: where labels come from (sources.py).
+Pure. Not here: where labels come from (source/listing.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from aurl_trainer.config.data import SplitConfig
-from aurl_trainer.data.sources import Listing, Source
+from aurl_trainer.data.source.listing import Listing, Source
 from aurl_trainer.errors import DataError
 
 

@@ -118,9 +118,8 @@ class Reading:
 
 def container(pod: dict[str, Any]) -> str:
     """The name of ours among the pod's containers."""
-    ours = {names.TRAINER_CONTAINER, names.STORE_CONTAINER, names.CLEANER_CONTAINER}
     found: list[str] = [c["name"] for c in pod["spec"]["containers"]]
-    return next((name for name in found if name in ours), found[0])
+    return next((name for name in found if name in names.CONTAINERS), found[0])
 
 
 def stamped(row: bytes) -> tuple[Stamp | None, bytes]:

@@ -9,9 +9,9 @@ from music21 import corpus
 from symusic.core import ScoreTick
 
 from aurl_trainer.config.data import DataConfig
-from aurl_trainer.data.chorales import chorale_midi, chorales
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import prepare
+from aurl_trainer.data.source.chorales import chorale_midi, chorales
 
 
 def test_the_collection() -> None:

@@ -15,7 +15,7 @@ from aurl_trainer.config.data import DataConfig
 from aurl_trainer.data.batches import BatchPlan, micro_batches
 from aurl_trainer.data.dataset import LazyMidiDataset
 from aurl_trainer.data.prepared import PreparedData, data_key, open_prepared, prepare
-from aurl_trainer.data.sources import list_source
+from aurl_trainer.data.source.listing import list_source
 from tests.unit.trainer.data.conftest import Configure, WritePieces, piece
 from tests.unit.trainer.data.test_tokenizer import sounding
 

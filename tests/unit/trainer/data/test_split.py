@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurl_trainer.config.data import SplitConfig
-from aurl_trainer.data.sources import Listing, Source
+from aurl_trainer.data.source.listing import Listing, Source
 from aurl_trainer.data.split import check_labels, choose, group, held_out
 from aurl_trainer.errors import DataError
 

@@ -12,9 +12,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from aurl_trainer.config.data import DataConfig
 from aurl_trainer.contract import Cause, ExitCode
-from aurl_trainer.data import storage
-from aurl_trainer.data.chorales import edition
 from aurl_trainer.data.prepared import prepare
+from aurl_trainer.data.source import storage
+from aurl_trainer.data.source.chorales import edition
 from aurl_trainer.engine.survival.exits import classify
 from aurl_trainer.errors import DataError, UnreadError
 from aurl_trainer.store.location.patience import Patience

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.observe import init_containers
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.times import seconds
@@ -100,7 +101,7 @@ def _own_disk(status: Mapping[str, Any]) -> bool:
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     for container in status.get("containerStatuses") or []:
-        if container.get("name") in init_containers.OURS:
+        if container.get("name") in names.CONTAINERS:
             found: Mapping[str, Any] | None = (container.get("state") or {}).get("terminated")
             return None if found and found.get("reason") == init_containers.UNKNOWN else found
     return None

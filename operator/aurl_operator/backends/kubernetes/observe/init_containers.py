@@ -11,9 +11,6 @@ from typing import Any
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.observe.times import seconds
 
-OURS = (names.TRAINER_CONTAINER, names.STORE_CONTAINER, names.CLEANER_CONTAINER)
-"""Containers whose end is the end of what the pod is for."""
-
 UNKNOWN = "ContainerStatusUnknown"
 """The kubelet's word for a container whose true end it never saw."""
 
@@ -62,6 +59,6 @@ def words(container: Status, terminated: Status) -> str:
 
 def _ran(status: Status) -> bool:
     """Whether the pod's own container has ever run, as far as its status tells."""
-    mine = [c for c in status.get("containerStatuses") or [] if c.get("name") in OURS]
+    mine = [c for c in status.get("containerStatuses") or [] if c.get("name") in names.CONTAINERS]
     states = [c.get(part) or {} for c in mine for part in ("state", "lastState")]
     return any("running" in state or "terminated" in state for state in states)

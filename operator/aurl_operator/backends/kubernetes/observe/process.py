@@ -13,7 +13,6 @@ from typing import Any
 
 from aurl_operator.api import names
 from aurl_operator.backends.kubernetes.observe.ending import ending
-from aurl_operator.backends.kubernetes.observe.init_containers import OURS
 from aurl_operator.backends.kubernetes.observe.machine import Machine
 from aurl_operator.backends.kubernetes.observe.times import seconds
 from aurl_operator.backends.kubernetes.observe.waiting import waiting
@@ -133,7 +132,7 @@ def _endpoint(address: str) -> str:
 
 def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     statuses = status.get("containerStatuses") or [{}]
-    found: Mapping[str, Any] = next((c for c in statuses if c.get("name") in OURS), statuses[0])
+    found: Mapping[str, Any] = next((c for c in statuses if c.get("name") in names.CONTAINERS), statuses[0])
     return found
 
 

@@ -1,8 +1,8 @@
 """Asking the storage that music lies on: again while it fails for the moment, and with errors for people.
 
 What storage does not give is never a file's own fault: such a file is an error and not rejected, or the music
-would depend on who asked and when. Not here: which files there are (sources.py), what is in them
-(reading.py).
+would depend on who asked and when. Not here: which files there are (listing.py), what is in them
+(../reading.py).
 """
 
 from __future__ import annotations

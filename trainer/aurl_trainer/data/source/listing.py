@@ -1,7 +1,7 @@
 """What there is to read: the pieces of a source, their labels, and a digest over all of it.
 
 Here: folders and fsspec URLs of MIDI files, the CSV of labels, and the list of chorales. Not here: parsing
-(reading.py), and choosing what is held out (split.py).
+(../reading.py), and choosing what is held out (../split.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from aurl_trainer.config.data import SourceConfig
 from aurl_trainer.data.alive import Alive
-from aurl_trainer.data.chorales import chorales, edition
 from aurl_trainer.data.readers import Task
-from aurl_trainer.data.storage import ask, fetch, find, open_storage
+from aurl_trainer.data.source.chorales import chorales, edition
+from aurl_trainer.data.source.storage import ask, fetch, find, open_storage
 from aurl_trainer.errors import DataError, MissingError
 from aurl_trainer.store.location.place import shown
 
