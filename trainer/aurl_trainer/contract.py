@@ -289,8 +289,8 @@ class Termination(_Record):
 
     `rank` is the first failing rank (None: the agent itself); `at` is seconds since the epoch. `exit_code` is
     that rank's own, as a job's rules mean it, or what its error asks `aurl run` to exit with (4: the data);
-    without a rank it is the agent's. `durable_step` and `durable_name` are those of the newest checkpoint at
-    an end that was good, as its ranks said.
+    without a rank it is the agent's. `durable_step` and `durable_name` are those of the newest checkpoint, as
+    its ranks said when they ended well or left after a notice.
     """
 
     cause: str
@@ -420,7 +420,7 @@ class RankFailure(_Record):
 
 @dataclass(frozen=True)
 class RankDone(_Record):
-    """What a rank that ended well leaves in the file that TORCHELASTIC_ERROR_FILE + '.done' names.
+    """What a rank that ended well, or left, leaves in the file that TORCHELASTIC_ERROR_FILE + '.done' names.
 
     `durable_step` and `durable_name` are those of its run's newest checkpoint; None: it has none.
     """

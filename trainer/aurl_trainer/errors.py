@@ -105,8 +105,14 @@ class DivergedError(AurlTrainerError):
 
 
 class LeaveError(AurlTrainerError):
-    """A rank ends on purpose with `exit_code`, which its agent understands."""
+    """A rank ends on purpose with `exit_code`, which its agent understands.
 
-    def __init__(self, exit_code: ExitCode, message: str) -> None:
+    `durable`: step and name of its run's newest checkpoint.
+    """
+
+    def __init__(
+        self, exit_code: ExitCode, message: str, durable: tuple[int | None, str | None] = (None, None)
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.durable = durable

@@ -42,6 +42,7 @@ def reconcile(observed: Observed) -> Plan:
     s = ledger.advance(s)
     s = noted.take(s)
     s = recovery.charge(s, [e for e in ended if e.at > mark])
+    s = ledger.saved(s, ended)
     s = success.finish(s, ended)
     s = start.refuse_impossible(s)
     s = deadline.enforce(s)

@@ -85,6 +85,7 @@ def test_a_node_under_notice_saves_and_leaves_the_others_go_on(agents: Agents) -
     agents.processes["worker-1"].send_signal(signal.SIGTERM)
     code, record = agents.ends("worker-1")
     assert (code, record.cause) == (ExitCode.PREEMPTED, Cause.PREEMPTED), agents.log("worker-1")
+    assert record.durable_step is not None and record.durable_step > 3, "expected what its rank had saved"
     for name in ("worker-0", "worker-2"):
         assert agents.ends(name)[0] == ExitCode.OK, agents.log(name)
         assert agents.step(name, world=2) == 79

@@ -172,7 +172,7 @@ class Ending:
     rank_code: int | None = None
     """The failing rank's exit code, or what its error asked for: rules by exit code mean this one."""
     done: RankDone | None = None
-    """What ranks that ended well have said."""
+    """What ranks that ended well, or left, have said."""
 
     def record(self) -> Termination:
         """The record for the termination log."""
@@ -212,14 +212,12 @@ def ending(cause: Cause, message: str, end: RankEnd | None = None) -> Ending:
     return Ending(cause, code, message, end.rank, end.step, end.text.strip() or None, rank_code)
 
 
-def all_well(error_files: Iterable[str]) -> Ending:
-    """The ending when all ranks of the node, which these files are of, ended well."""
+def told(result: Ending, error_files: Iterable[str]) -> Ending:
+    """`result` with what the node's ranks, which these files are of, said at their good end."""
     for file in error_files:
         with contextlib.suppress(OSError, RecordError):
-            return replace(
-                ending(Cause.SUCCEEDED, ALL_WELL), done=RankDone.from_json(Path(f"{file}.done").read_bytes())
-            )
-    return ending(Cause.SUCCEEDED, ALL_WELL)
+            return replace(result, done=RankDone.from_json(Path(f"{file}.done").read_bytes()))
+    return result
 
 
 def agent_failed(error: BaseException) -> Ending:

@@ -27,17 +27,18 @@ from torch.distributed.elastic.rendezvous.api import (
 
 from aurl_trainer.agent.beats import State, agent_name, missing, spoken
 from aurl_trainer.agent.blame import (
+    ALL_WELL,
     BARRED,
     Ending,
     Fault,
     RankEnd,
     agent_failed,
-    all_well,
     ending,
     how_it_ended,
     last_line,
     main_thread_stack,
     to_blame,
+    told,
 )
 from aurl_trainer.agent.preparation import prepare
 from aurl_trainer.agent.processes import oom_kills, start_guard
@@ -268,7 +269,7 @@ class Node(Ranks):
         A script that knows nothing of Aurl may end so when it is told to leave, in the middle of its work:
         after a notice it has left.
         """
-        well = all_well(self._context.error_files.values())
+        well = told(ending(Cause.SUCCEEDED, ALL_WELL), self._context.error_files.values())
         news = self._news(fresh=True)
         if any(seen.beat.number > 0 for seen in news.own.values()):
             self.settled = well
@@ -343,6 +344,7 @@ class Node(Ranks):
         return self._left(ending(Cause.PREEMPTED, message))
 
     def _left(self, result: Ending) -> Ending:
+        result = told(result, self._context.error_files.values())
         self._say(result.message)
         self._pulse.leave(self._parting(), result.message)
         return result

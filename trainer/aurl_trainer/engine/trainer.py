@@ -238,7 +238,8 @@ class AdvancedTrainer:
         leaving = decision is Decision.SAVE_AND_LEAVE
         reason = "preemption notice" if leaving else "the world changes"
         self._tell.left(step, reason)
-        raise LeaveError(ExitCode.PREEMPTED if leaving else ExitCode.REJOIN, reason)
+        code = ExitCode.PREEMPTED if leaving else ExitCode.REJOIN
+        raise LeaveError(code, reason, (self._saves.durable, self._saves.durable_name))
 
     def _sample(self, position: Position) -> tuple[Position, Music | None]:
         """Music by the weights of this step, on rank 0, and the position with what it measures."""

@@ -44,7 +44,7 @@ class Ended:
     step: int | None = None
     exit_code: int | None = None
     durable_step: int | None = None
-    """Of the newest checkpoint, as it said when it ended well."""
+    """Of the newest checkpoint, as it said when it ended well or left."""
     durable_name: str | None = None
 
 

@@ -16,11 +16,13 @@ Not here: what makes an incident (policies/recovery.py).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+from aurl_operator.core.accounts.booking import Ended
 from aurl_operator.core.memory import Advance, Incident
 from aurl_operator.core.policies.recovery import refill
 from aurl_operator.core.situation import Situation
-from aurl_trainer.contract import LedgerEntry, Progress
+from aurl_trainer.contract import Cause, LedgerEntry, Progress
 
 OUTLIVED_SECONDS = 30.0
 """A world that has lost a member makes no step after so long: ranks leave when a peer is silent for ten."""
@@ -68,6 +70,18 @@ def advance(s: Situation) -> Situation:
             s = refill(s)
     s = _after_losses(s, progress, heard)
     return s.remember(furthest_step=max(s.memory.furthest_step or 0, progress.step))
+
+
+def saved(s: Situation, ended: Sequence[Ended]) -> Situation:
+    """Takes in what nodes said was durable when they ended: too soon after their last save to be asked again.
+
+    Those that ended well have the last word; what others said counts if nothing has been heard since.
+    """
+    for end in ended:
+        over = end.cause is Cause.SUCCEEDED and end.round == s.memory.round
+        if end.durable_step is not None and (over or end.at >= s.memory.progress_at):
+            s = s.remember(saved_step=end.durable_step, saved_name=end.durable_name)
+    return s
 
 
 def _after_losses(s: Situation, progress: Progress, heard: float) -> Situation:

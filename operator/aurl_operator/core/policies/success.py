@@ -35,10 +35,6 @@ def finish(s: Situation, ended: Sequence[Ended]) -> Situation:
             finishing_since=min(e.at for e in well) if since is None else since,
             finished=(*s.memory.finished, *(e.uid for e in well)),
         )
-    for end in well:
-        # Nodes end too soon after the last save to be asked for their progress again.
-        if end.durable_step is not None:
-            s = s.remember(saved_step=end.durable_step, saved_name=end.durable_name)
     first = s.memory.finishing_since
     if first is None:
         return s

@@ -85,7 +85,7 @@ def work(folder: Path, steps: int, events: list[str], beats: Heartbeat) -> None:
         if leave:
             dist.barrier()
             code = ExitCode.PREEMPTED if notice.given else ExitCode.REJOIN
-            raise LeaveError(code, "agreed")
+            raise LeaveError(code, "agreed", (step + 1, f"step-{step + 1}"))
     beats.phase(Phase.END, steps)
     dist.barrier()
     leave_done(steps, f"step-{steps}")

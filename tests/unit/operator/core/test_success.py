@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from aurl_operator.api.status import JobPhase
 from aurl_operator.core.observed import End
 from aurl_trainer.contract import Cause, ExitCode, Termination
@@ -114,3 +116,21 @@ def test_the_status_of_a_job_that_succeeded_names_what_is_durable_and_not_what_s
     desk.end("worker-0-0", End(desk.now, exit_code=0, termination=told))
     kept = desk.look(1.0).status.checkpoint
     assert (kept.last_durable_step, kept.last_durable_name) == (1000, "v10"), "its ranks have said so"
+
+
+@pytest.mark.parametrize(("heard", "kept"), [(-1.0, (163, "v7")), (1.0, (150, "v6"))])
+def test_what_a_node_saved_when_it_left_counts_unless_later_word_came(
+    heard: float, kept: tuple[int, str]
+) -> None:
+    desk = Desk(make_job())
+    desk.running()
+    desk.suspended = True
+    desk.look(1.0)
+    left = desk.now
+    desk.progress = progress(left + heard, 162, durable=150, last_durable_name="v6", world=1)
+    told = Termination(
+        Cause.PREEMPTED, "left after a notice", ExitCode.PREEMPTED, left, durable_step=163, durable_name="v7"
+    )
+    desk.end("worker-0-0", End(left, exit_code=ExitCode.PREEMPTED, termination=told))
+    status = desk.look(2.0).status
+    assert (status.checkpoint.last_durable_step, status.checkpoint.last_durable_name) == kept

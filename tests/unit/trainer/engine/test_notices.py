@@ -59,6 +59,7 @@ def test_it_ends_the_wait_before_a_save_and_the_last_save_is_made() -> None:
     with pytest.raises(LeaveError) as error:
         run("faulty://notices", watch, saving_every(3))
     assert error.value.exit_code is ExitCode.PREEMPTED
+    assert error.value.durable[0] == 7, "its agent tells what is durable"
     assert told(watch) == [(6, False), (3, True), (7, True)], "the notice was heard when step 3 was saved"
     left_out = watch.of("save")[0]
     assert left_out["skipped"], "to make room for the last save is no incident"
@@ -70,7 +71,7 @@ def test_at_the_last_step_the_wait_for_the_save_before_ends_with_the_grace() -> 
     with pytest.raises(LeaveError) as error:
         run("faulty://notices", watch, saving_every(5))
     watch.let_go()
-    assert error.value.exit_code is ExitCode.PREEMPTED
+    assert (error.value.exit_code, error.value.durable[0]) == (ExitCode.PREEMPTED, 5)
     assert told(watch) == [(5, True), (10, False), (STEPS, False)]
     assert "no time left" in watch.of("save")[1]["message"]
 

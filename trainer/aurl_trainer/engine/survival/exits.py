@@ -51,6 +51,7 @@ def run_rank(work: Callable[[], None], beats: Heartbeat) -> NoReturn:
         work()
         code = ExitCode.OK
     except LeaveError as error:
+        leave_done(*error.durable)
         code = error.exit_code
     except GoneError as error:
         code = _failed(error, beats)
@@ -119,7 +120,7 @@ def _leave_record(cause: Cause, message: str, text: str, asked: ExitCode | None)
 
 
 def leave_done(durable_step: int | None, durable_name: str | None) -> None:
-    """After the last step: what the run has made durable, for the agent to tell."""
+    """Before a good end: what the run has made durable, for the agent to tell."""
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if error_file:
         with contextlib.suppress(OSError):
