@@ -12,6 +12,7 @@ import typer
 
 from aurl_operator.commands.cluster.options import ClusterOption, ContextOption, NamespaceOption
 from aurl_operator.commands.run import RunDirOption, SetOption
+from aurl_operator.core.observed import Role
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +60,13 @@ def explain(
     found = load_job(job, settings or ())
     folder = (run_dir or Path("runs") / found.metadata.name).resolve()
     processes: list[dict[str, Any]] = [
-        {"name": p.start.name, "argv": list(p.command.argv), "env": dict(p.command.env), "log": str(p.log)}
+        {
+            "name": p.start.name,
+            "role": p.start.role,
+            "argv": list(p.command.argv),
+            "env": dict(p.command.env),
+            "log": str(p.log),
+        }
         for p in preview(found, folder)
     ]
     explanation = explain_rules(found, LOCAL)
@@ -73,19 +80,25 @@ def explain(
 
 def _show(console: Console, folder: Path, processes: list[dict[str, Any]], found: Explanation) -> None:
     console.print(f"{found.nodes}; run directory: {folder}", soft_wrap=True)
-    common = _common(processes)
+    everybodys = _common(processes)
+    nodes = _common([p for p in processes if p["role"] == Role.NODE])
     for process in processes:
         console.print(f"\n{process['name']}", style="bold")
         console.print("  " + shlex.join(process["argv"]), soft_wrap=True)
-        for name, value in sorted(process["env"].items()):
-            if name not in common:
-                console.print(f"    {name}={value}", soft_wrap=True)
+        told = everybodys | nodes if process["role"] == Role.NODE else everybodys
+        _show_environment(console, {k: v for k, v in process["env"].items() if k not in told})
         console.print(f"    output: {process['log']}", soft_wrap=True, style="dim")
-    if common:
-        console.print("\nenvironment of all of them", style="bold")
-        for name, value in sorted(common.items()):
-            console.print(f"    {name}={value}", soft_wrap=True)
+    only = {name: value for name, value in nodes.items() if name not in everybodys}
+    for title, environment in (("of all nodes", only), ("of all processes", everybodys)):
+        if environment:
+            console.print(f"\nenvironment {title}", style="bold")
+            _show_environment(console, environment)
     show_rules(console, found)
+
+
+def _show_environment(console: Console, environment: dict[str, str]) -> None:
+    for name, value in sorted(environment.items()):
+        console.print(f"    {name}={value}", soft_wrap=True)
 
 
 def show_rules(console: Console, found: Explanation) -> None:
@@ -99,7 +112,7 @@ def show_rules(console: Console, found: Explanation) -> None:
 
 
 def _common(processes: list[dict[str, Any]]) -> dict[str, str]:
-    """Environment that all processes share, if there are several."""
+    """Environment that all of `processes` share, if they are several."""
     if len(processes) < 2:
         return {}
     first, *others = (p["env"].items() for p in processes)

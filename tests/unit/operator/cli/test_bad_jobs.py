@@ -138,6 +138,15 @@ def test_status_of_no_run(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err.startswith("error: nowhere: no run here")
 
 
+def test_explain_shows_once_what_all_nodes_are_given(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "job.yaml").write_text(HEAD + "  nodes: 3\n  training: {preset: quick_test}\n")
+    assert cli.main(["explain", "job.yaml"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("AURL_EXPERIMENT", "AURL_STORE", "AURL_RUN_ID"):
+        assert shown.count(f"{name}=") == 1, f"expected {name} once"
+    assert shown.count("AURL_PROGRESS_PORT=") == 3, "expected what nodes have of their own beside each"
+
+
 def test_explain_starts_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "job.yaml").write_text(GOOD)
     assert cli.main(["explain", "job.yaml", "--json"]) == 0
