@@ -377,6 +377,8 @@ class Progress(_Record):
     music: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)
+    alive_at: float | None = None
+    """When the rank last did a part of what it does, such as a micro-batch: seconds since the epoch."""
 
     def __post_init__(self) -> None:
         Phase(self.phase)

@@ -102,7 +102,8 @@ def train(config: str | None, beats: Heartbeat) -> None:
     port = os.environ.get(Env.PROGRESS_PORT)
     host = os.environ.get(Env.PROGRESS_HOST, "127.0.0.1")
     uploads = uploading(experiment.checkpoint.uri, run_dir, run) if world.local_rank == 0 else None
-    server = ProgressServer(int(port) if port and world.local_rank == 0 else None, host)
+    served = int(port) if port and world.local_rank == 0 else None
+    server = ProgressServer(served, host, alive=lambda: beats.alive_at)
 
     def sample(judged: torch.nn.Module, step: int) -> Music:
         assert isinstance(judged, MusicTransformerVAEGAN)

@@ -12,6 +12,8 @@ import logging
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -29,8 +31,17 @@ class ProgressServer:
     `GET /progress` answers 200 with the record, 503 before the first `update`; `GET /healthz` answers 200.
     """
 
-    def __init__(self, port: int | None, host: str = "127.0.0.1") -> None:
-        """Listens at `host:port`; port 0 takes any free one. A port that is taken is logged, not raised."""
+    def __init__(
+        self,
+        port: int | None,
+        host: str = "127.0.0.1",
+        alive: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """Listens at `host:port`; port 0 takes any free one. A port that is taken is logged, not raised.
+
+        `alive`: when the rank last showed life, which may be long after its last `update`.
+        """
+        self._alive = alive
         self._latest: Progress | None = None
         self._server: _Server | None = None
         if port is None:
@@ -49,8 +60,9 @@ class ProgressServer:
 
     @property
     def latest(self) -> Progress | None:
-        """What `update` was given last."""
-        return self._latest
+        """What `update` was given last, with the newest sign of life."""
+        latest = self._latest
+        return None if latest is None else replace(latest, alive_at=self._alive())
 
     def update(self, progress: Progress) -> None:
         """Answers with `progress` from now on. Never blocks."""

@@ -2,7 +2,9 @@
 
 The agents' own verdicts come first (a rank's limit, by phase) and end one node; this is the net below them
 for when no agent is left to judge, so it waits `MARGIN` seconds longer. All nodes are killed (they would not
-hear a notice) and a new round begins. A world tells nothing before its first step: until then it has the time
+hear a notice) and a new round begins. A sign of life within a step or a phase counts, as it does for the
+agents: a step of many micro-batches, or an evaluation over hours, is no hang.
+A world tells nothing before its first step: until then it has the time
 of all that may come before it. A job whose progress was never seen, such as a `command` job, is not judged:
 silence alone says nothing. Nor is one whose nodes cannot be reached: a cut network looks the same.
 The time before they could be reached counts for nothing: who was away has not seen them stand still.
@@ -38,7 +40,8 @@ def judge(s: Situation) -> Situation:
         where, limit = "before the first step of a world", sum(limits[phase] for phase in SILENT)
     else:
         where, limit = f"in phase {mark.phase}", limits[Phase(mark.phase)]
-    since = max(whole_since, reached_since, mark.at if mark is not None else 0.0)
+    heard = s.observed.progress.alive_at if s.observed.progress is not None else None
+    since = max(whole_since, reached_since, mark.at if mark is not None else 0.0, heard or 0.0)
     due = since + limit + MARGIN
     if s.now < due:
         return s.wake(due)

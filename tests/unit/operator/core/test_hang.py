@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from aurl_operator.core.observed import End
@@ -48,6 +50,17 @@ def test_nodes_that_cannot_be_reached_are_not_judged() -> None:
     for _ in range(5):
         assert not desk.look(1000.0).stops, "expected a cut network not to be taken for a hang"
     assert not desk.memory.restarts
+
+
+def test_a_step_within_which_the_rank_lives_is_no_hang_until_the_signs_end() -> None:
+    desk = Desk(make_job(nodes=2, recovery={"hang": {"limits": {"step": 100}}}))
+    desk.running()
+    told = progress(desk.now, 5)
+    for _ in range(10):
+        desk.progress = dataclasses.replace(told, alive_at=desk.now)
+        assert not desk.look(90.0).stops, "expected a micro-batch to count as the agents count it"
+    assert not desk.look(100 + hang.MARGIN - 91).stops
+    assert desk.look(1.0).stops, "expected the limit to count from the last sign of life"
 
 
 def test_a_long_evaluation_is_no_hang() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -48,6 +49,19 @@ def test_a_node_that_answers_is_in_reach() -> None:
         server.update(told)
         assert server.port is not None
         assert ask(server.port) == Reply(reached=True, progress=told)
+
+
+def test_a_newer_sign_of_life_is_taken_of_the_same_world_only() -> None:
+    told = Progress(
+        rank=0, world=1, generation=1, phase=Phase.STEP, step=3, total_steps=9, at=NOW, alive_at=NOW
+    )
+    entry = Entry({"metadata": {}})
+    progress._take(entry, told)
+    alive = dataclasses.replace(told, alive_at=NOW + 60)
+    progress._take(entry, alive)
+    assert entry.progress == alive
+    progress._take(entry, dataclasses.replace(told, at=NOW - 5, alive_at=NOW + 90))
+    assert entry.progress == alive, "a rank of an older world that still runs says nothing of this one"
 
 
 def test_a_node_that_is_frozen_is_in_reach() -> None:

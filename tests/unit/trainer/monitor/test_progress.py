@@ -8,10 +8,12 @@ import logging
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from aurl_trainer.contract import Phase, Progress
+from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.monitor.progress import ProgressServer
 from tests.addresses import NEEDS_IPV6
 
@@ -39,6 +41,17 @@ def test_the_newest_progress_is_served() -> None:
         status, body = get(server, "/progress")
         assert status == 200
         assert Progress.from_json(body) == dataclasses.replace(PROGRESS, step=42)
+
+
+def test_a_sign_of_life_is_told_that_came_after_the_progress() -> None:
+    beats = Heartbeat()
+    with ProgressServer(0, alive=lambda: beats.alive_at) as server:
+        server.update(PROGRESS)
+        assert Progress.from_json(get(server, "/progress")[1]).alive_at is None
+        before = time.time()
+        beats.phase(Phase.EVALUATE, 7)
+        alive = Progress.from_json(get(server, "/progress")[1]).alive_at
+        assert alive is not None and alive >= before
 
 
 def test_health_and_unknown_paths() -> None:

@@ -45,6 +45,9 @@ _HANDLED_SECONDS = 60.0
 class Heartbeat:
     """Beats that nobody hears, for a rank without a store: plain `python -m aurl_trainer train`."""
 
+    alive_at: float | None = None
+    """When `phase` was called last, in seconds since the epoch."""
+
     @staticmethod
     def from_environment(env: Mapping[str, str] = os.environ) -> Heartbeat:
         """The rank's heartbeat, from what its agent has put into the environment."""
@@ -60,6 +63,7 @@ class Heartbeat:
 
     def phase(self, phase: Phase, step: int) -> None:
         """This rank now does `phase` of `step`. Each call is a sign of progress, and cheap."""
+        self.alive_at = time.time()
 
     @property
     def regroup_requested(self) -> bool:
@@ -133,6 +137,7 @@ class StoreHeartbeat(Heartbeat):
 
     def phase(self, phase: Phase, step: int) -> None:
         """See base class."""
+        super().phase(phase, step)
         before = self._where
         ticks = before[2] + 1 if (phase, step) == before[:2] else 0
         self._where = (phase, step, ticks)

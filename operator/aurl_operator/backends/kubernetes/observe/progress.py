@@ -158,8 +158,13 @@ def _take(entry: Entry, answer: Progress) -> None:
     entry.silent = 0
     if _doubted(entry):
         return
-    if entry.progress is None or answer.at > entry.progress.at:
+    if entry.progress is None or _told(answer) > _told(entry.progress):
         entry.progress = answer
+
+
+def _told(progress: Progress) -> tuple[float, float]:
+    """When it was made, and the sign of life in it: an older world's is older, however it lives."""
+    return progress.at, progress.alive_at or 0.0
 
 
 def _connections() -> aiohttp.TraceConfig:
