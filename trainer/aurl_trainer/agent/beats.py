@@ -152,20 +152,34 @@ def departed(peers: Mapping[str, Seen]) -> str | None:
     return None
 
 
+_ORDER = (
+    Phase.START,
+    Phase.LOAD,
+    Phase.EVALUATE,
+    Phase.SAVE,
+    Phase.COMPILE,
+    Phase.STEP,
+    Phase.SYNC,
+    Phase.END,
+)
+"""What ranks of the same step do one after the other: who does an earlier thing is waited for."""
+
+
 def late(rank: int, ranks: Mapping[int, Seen], limits: Mapping[Phase, float]) -> str | None:
     """Why `rank` is the one that did not arrive, or None.
 
     The one to blame is the least advanced living rank, judged by its own phase's limit: those that wait for
-    it in Phase.SYNC are never blamed, and a rank that evaluates for long has its own long limit. If all wait
-    in the same reduction, the lowest of them stands for it, so that an endless wait is booked once.
+    it in Phase.SYNC are never blamed, nor are those that begin the next step, or save, while one evaluates or
+    writes music, for which it has its own long limit. If all wait in the same reduction, the lowest of them
+    stands for it, so that an endless wait is booked once.
     """
     alive = {r: s for r, s in ranks.items() if s.beat.state is State.RUNNING}
     if rank not in alive:
         return None
 
-    def position(r: int) -> tuple[int, int, bool, int, int]:
+    def position(r: int) -> tuple[int, int, int, int, int]:
         beat = alive[r].beat
-        return (min(beat.number, 1), beat.step, beat.phase is Phase.SYNC, beat.ticks, r)
+        return (min(beat.number, 1), beat.step, _ORDER.index(beat.phase), beat.ticks, r)
 
     me = alive[rank]
     limit = limits[me.beat.phase]

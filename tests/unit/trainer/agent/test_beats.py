@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aurl_trainer.agent.beats import (
     AwakeClock,
     Beat,
@@ -68,6 +70,18 @@ def test_a_long_evaluation_makes_nobody_late() -> None:
     ranks = {0: at(Phase.EVALUATE, 7, 99), 1: at(Phase.SYNC, 7, 99)}
     assert late(0, ranks, LIMITS) is None
     assert late(1, ranks, LIMITS) is None
+
+
+@pytest.mark.parametrize("waiting", [Phase.SAVE, Phase.STEP, Phase.END])
+def test_those_that_wait_for_one_that_writes_music_are_not_late(waiting: Phase) -> None:
+    ranks = {0: at(Phase.EVALUATE, 7, 9, ticks=5), 1: at(waiting, 7, 99_999, ticks=1)}
+    assert late(1, ranks, LIMITS) is None, "rank 0 gets on, and has its own limit"
+    assert late(0, ranks | {0: at(Phase.EVALUATE, 7, 99_999, ticks=5)}, LIMITS) is not None
+
+
+def test_every_phase_has_its_place_among_the_others() -> None:
+    for phase in Phase:
+        assert late(0, {0: at(phase, 7, 99_999)}, LIMITS) is not None, phase
 
 
 def test_the_one_behind_in_the_same_phase_is_late() -> None:
