@@ -171,7 +171,8 @@ class Memory:
     """Names of checkpoints that were found damaged, oldest first."""
     started_at: float | None = None
     first_ready_at: float | None = None
-    """When the first node was ready; later by what the job was suspended before it failed and was revived."""
+    """When the first node was ready, so that goodput = work / (now - this - all suspensions): earlier by
+    what the job was suspended before, later by what it was suspended before it failed and was revived."""
     whole_since: float | None = None
     """Since when at least `nodes.min` are ready."""
     short_since: float | None = None

@@ -45,7 +45,7 @@ def watch(s: Situation) -> Situation:
     """Keeps the times of being whole or short, and acts when short for too long."""
     memory = s.memory
     if s.ready and memory.first_ready_at is None:
-        s = s.remember(first_ready_at=s.now)
+        s = s.remember(first_ready_at=s.now - s.asleep)
     if s.whole:
         since = memory.whole_since
         whole = s.now if since is None else since

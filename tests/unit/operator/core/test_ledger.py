@@ -145,6 +145,20 @@ def test_goodput_counts_from_the_first_ready_node_without_suspension() -> None:
     assert desk.plan is not None and desk.plan.status.goodput.ratio == pytest.approx(0.75)
 
 
+def test_a_suspension_before_the_first_node_was_ready_is_no_time_of_its_own() -> None:
+    desk = Desk(make_job())
+    desk.look()
+    desk.suspended = True
+    desk.stop(desk.look(1.0))
+    desk.look(1000.0)
+    desk.suspended = False
+    desk.running()
+    ready_at = desk.now
+    desk.progress = progress(ready_at + 40, 30, productive_seconds=30.0)
+    plan = desk.look(40.0)
+    assert plan.status.goodput.ratio == pytest.approx(0.75, abs=0.02)
+
+
 def test_a_revived_job_keeps_its_goodput_though_it_was_suspended() -> None:
     desk = Desk(make_job(recovery={"crashes": {"limit": 0}}))
     desk.running()
