@@ -160,6 +160,15 @@ def test_waiting_has_a_named_reason(
     assert (found.waiting.reason, found.waiting.final) == (reason, final)
 
 
+def test_times_that_the_cluster_leaves_out_are_those_of_the_pod() -> None:
+    running = process(pod(phase="Running", containerStatuses=container(running={})), Sight(AT))
+    assert running is not None and (running.state, running.since) == (State.RUNNING, AT)
+    untimed = pulling("ImagePullBackOff")
+    del untimed["conditions"][0]["lastTransitionTime"]
+    late = process(pod(**untimed), Sight(AT + 60))
+    assert late is not None and late.waiting is not None and late.waiting.final
+
+
 def test_a_pod_whose_other_container_runs_on_lingers() -> None:
     alone = process(pod(**ended(70)), Sight(AT))
     beside = process(pod(**ended(70) | {"phase": "Running"}), Sight(AT))

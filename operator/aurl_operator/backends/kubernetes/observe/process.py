@@ -98,9 +98,10 @@ def process(pod: Pod, sight: Sight) -> Process | None:
     )
     container = _container(status)
     running = (container.get("state") or {}).get("running")
-    state = State.ENDED if end else State.RUNNING if running else State.WAITING
+    state = State.ENDED if end else State.WAITING if running is None else State.RUNNING
     # Of one that has ended: whether it ever ran.
-    ready = _began(container) and not (who.role is Role.STORE and running and not _is_ready(status))
+    silent = who.role is Role.STORE and running is not None and not _is_ready(status)
+    ready = _began(container) and not silent
     address = status.get("podIP")
     return Process(
         role=who.role,
@@ -111,7 +112,7 @@ def process(pod: Pod, sight: Sight) -> Process | None:
         round=who.round,
         state=state,
         ready=ready,
-        since=seconds(running["startedAt"]) if running else seconds(metadata.get("creationTimestamp")),
+        since=seconds((running or {}).get("startedAt") or metadata.get("creationTimestamp")),
         waiting=_waiting(pod, sight) if state is State.WAITING else None,
         notice=_notice(pod, sight),
         stopping_since=_deleted_at(metadata),

@@ -69,10 +69,11 @@ def _container(
 
 
 def scheduled_at(pod: Mapping[str, Any]) -> float | None:
-    """Since when it has a machine."""
+    """Since when it has a machine; since its creation, where the cluster does not say."""
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "True":
-            return seconds(condition["lastTransitionTime"])
+            created = pod["metadata"].get("creationTimestamp")
+            return seconds(condition.get("lastTransitionTime") or created)
     return None
 
 
