@@ -71,6 +71,7 @@ def test_suspension_gives_notice_then_gives_everything_back_and_goes_on_later() 
     desk.stop(plan)
     plan = desk.look(1.0)
     assert plan.status.phase is JobPhase.SUSPENDED and plan.wake_after is None
+    assert plan.status.message == "interrupted; goes on when it is run again", "nobody has asked by the job"
     desk.suspended = False
     plan = desk.look(60.0)
     assert [s.name for s in plan.starts] == ["store-0-1"]
@@ -82,6 +83,7 @@ def test_suspension_gives_notice_then_gives_everything_back_and_goes_on_later() 
 def test_a_job_that_is_suspended_from_the_start_starts_nothing() -> None:
     plan = Desk(make_job(suspend=True)).look()
     assert plan.status.phase is JobPhase.SUSPENDED and not plan.actions
+    assert plan.status.message == "suspended; goes on when suspend is false"
 
 
 def test_a_node_that_ignores_the_notice_is_killed() -> None:
