@@ -23,8 +23,9 @@ NEVER = STEPS + 1
 class Noticed(Slow):
     """A node that gets a notice in a phase of saving at step `during`, once the store holds something up."""
 
-    def __init__(self, during: int, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, place: str, during: int, **options: Any) -> None:
+        # Whoever left without waiting may still save: each run has a place of its own.
+        super().__init__(place=place, **options)
         self._during = during
         self.holding = False
 
@@ -55,9 +56,9 @@ def told(watch: Slow) -> list[tuple[int, bool]]:
 
 
 def test_it_ends_the_wait_before_a_save_and_the_last_save_is_made() -> None:
-    watch = Noticed(during=6, until=7)
+    watch = Noticed("notice-before", during=6, until=7)
     with pytest.raises(LeaveError) as error:
-        run("faulty://notices", watch, saving_every(3))
+        run("faulty://notice-before", watch, saving_every(3))
     assert error.value.exit_code is ExitCode.PREEMPTED
     assert error.value.durable[0] == 7, "its agent tells what is durable"
     assert told(watch) == [(6, False), (3, True), (7, True)], "the notice was heard when step 3 was saved"
@@ -67,9 +68,9 @@ def test_it_ends_the_wait_before_a_save_and_the_last_save_is_made() -> None:
 
 
 def test_at_the_last_step_the_wait_for_the_save_before_ends_with_the_grace() -> None:
-    watch = Noticed(during=STEPS, until=NEVER, at="s00000010", notice=Brief())
+    watch = Noticed("notice-grace", during=STEPS, until=NEVER, at="s00000010", notice=Brief())
     with pytest.raises(LeaveError) as error:
-        run("faulty://notices", watch, saving_every(5))
+        run("faulty://notice-grace", watch, saving_every(5))
     watch.let_go()
     assert (error.value.exit_code, error.value.durable[0]) == (ExitCode.PREEMPTED, 5)
     assert told(watch) == [(5, True), (10, False), (STEPS, False)]
@@ -85,16 +86,16 @@ def test_at_the_last_step_there_may_be_time_for_both() -> None:
                 self.let_go()
             super().phase(phase, step)
 
-    watch = Mended(during=STEPS, until=NEVER, at="s00000010")
-    outcome, _ = run("faulty://notices", watch, saving_every(5))
+    watch = Mended("notice-both", during=STEPS, until=NEVER, at="s00000010")
+    outcome, _ = run("faulty://notice-both", watch, saving_every(5))
     assert told(watch) == [(5, True), (10, True), (STEPS, True)]
     assert outcome.durable == STEPS, "the run is over: there is nothing to come back for"
 
 
 def test_it_ends_the_wait_for_the_last_step_with_the_grace() -> None:
-    watch = Noticed(during=STEPS, until=NEVER, at=f"s{STEPS:08d}", notice=Brief())
+    watch = Noticed("notice-last", during=STEPS, until=NEVER, at=f"s{STEPS:08d}", notice=Brief())
     with pytest.raises(LeaveError) as error:
-        run("faulty://notices", watch, saving_every(6))
+        run("faulty://notice-last", watch, saving_every(6))
     watch.let_go()
     assert error.value.exit_code is ExitCode.PREEMPTED
     assert told(watch) == [(6, True), (STEPS, False)]
@@ -106,11 +107,11 @@ def test_it_ends_the_wait_for_what_follows_the_last_save(monkeypatch: pytest.Mon
 
     class Removing(Noticed):
         def _hold(self, number: int, kind: str, path: str) -> None:
-            self.runtime.notice.given |= self._at in path
+            self.runtime.notice.given |= self._meant(path)
             super()._hold(number, kind, path)
 
-    watch = Removing(during=NEVER, until=NEVER, at="removals/")
-    outcome, _ = run("faulty://notices", watch, saving_every(6))
+    watch = Removing("notice-after", during=NEVER, until=NEVER, at="removals/")
+    outcome, _ = run("faulty://notice-after", watch, saving_every(6))
     assert watch.holding, "the run has waited until retention had ended"
     watch.let_go()
     assert (outcome.durable, told(watch)) == (STEPS, [(6, True), (STEPS, True)])

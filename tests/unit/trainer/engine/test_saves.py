@@ -54,19 +54,25 @@ def test_a_full_disk_costs_one_save_and_not_the_run() -> None:
 
 
 class Slow(Watch):
-    """A store that holds up what it is given for step 3, or `at`, until the run has come to `until`."""
+    """A store that holds up what it is given for step 3, or `at`, until the run has come to `until`.
 
-    def __init__(self, until: int, at: str = "s00000003", **options: Any) -> None:
+    `place`: only what is below it, where a save of an earlier run may still be under way.
+    """
+
+    def __init__(self, until: int, at: str = "s00000003", place: str = "", **options: Any) -> None:
         super().__init__(**options)
-        self._until, self._at = until, at
+        self._until, self._at, self._place = until, at, place
         self._open = threading.Event()
         self.reached = threading.Event()
         FaultyFileSystem.reset(self._hold)
 
     def _hold(self, number: int, kind: str, path: str) -> None:
-        if self._at in path and kind != "delete":
+        if self._meant(path) and kind != "delete":
             self.reached.set()
             assert self._open.wait(60), f"the run never came to step {self._until}"
+
+    def _meant(self, path: str) -> bool:
+        return self._at in path and self._place in path
 
     def update(self, progress: Progress) -> None:
         super().update(progress)
