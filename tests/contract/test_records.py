@@ -19,8 +19,8 @@ from aurl_trainer.contract import (
     Noted,
     Phase,
     Progress,
-    RankDone,
     RankFailure,
+    RankSaved,
     RecordError,
     Termination,
 )
@@ -40,14 +40,14 @@ NOTED = Noted(id="damaged/v1", cause="checkpoint-damaged", at=2.0, message="m", 
             cause="succeeded", message="m", exit_code=0, at=2.0, durable_step=9, durable_name="v3-s9"
         ),
         RankFailure(cause="final-error", message="m", traceback="", at=1.0, rank=0),
-        RankDone(),
-        RankDone(durable_step=9, durable_name="v3-s9"),
+        RankSaved(),
+        RankSaved(durable_step=9, durable_name="v3-s9"),
         NOTED,
         dataclasses.replace(PROGRESS, noted=[NOTED], last_durable_name="v1"),
     ],
 )
 def test_round_trip(
-    record: Progress | Termination | LedgerEntry | RankFailure | RankDone | Noted,
+    record: Progress | Termination | LedgerEntry | RankFailure | RankSaved | Noted,
 ) -> None:
     assert type(record).from_json(record.to_json()) == record
 

@@ -421,8 +421,8 @@ class RankFailure(_Record):
 
 
 @dataclass(frozen=True)
-class RankDone(_Record):
-    """What a rank that ended well, or left, leaves in the file that TORCHELASTIC_ERROR_FILE + '.done' names.
+class RankSaved(_Record):
+    """What a rank that ended well, or left, leaves in the file that TORCHELASTIC_ERROR_FILE + '.saved' names.
 
     `durable_step` and `durable_name` are those of its run's newest checkpoint; None: it has none.
     """

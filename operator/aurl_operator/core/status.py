@@ -112,12 +112,9 @@ def _message(s: Situation, phase: JobPhase) -> str:
     if phase is JobPhase.SUSPENDING:
         return "nodes save and leave"
     if phase is JobPhase.SUSPENDED:
-        asked = s.spec.suspend
-        return (
-            "suspended; goes on when suspend is false"
-            if asked
-            else "interrupted; goes on when it is run again"
-        )
+        if s.spec.suspend:
+            return "suspended; goes on when suspend is false"
+        return "interrupted; goes on when it is run again"
     if s.memory.finishing_since is not None:
         return f"finishing: {len(s.memory.finished)} nodes have finished"
     return f"{s.ready} of {s.spec.nodes.max} nodes are ready"

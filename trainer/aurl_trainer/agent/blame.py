@@ -22,8 +22,8 @@ from aurl_trainer.contract import (
     TRACEBACK_BYTES,
     Cause,
     ExitCode,
-    RankDone,
     RankFailure,
+    RankSaved,
     RecordError,
     Termination,
 )
@@ -171,7 +171,7 @@ class Ending:
     traceback: str | None = None
     rank_code: int | None = None
     """The failing rank's exit code, or what its error asked for: rules by exit code mean this one."""
-    done: RankDone | None = None
+    saved: RankSaved | None = None
     """What ranks that ended well, or left, have said."""
 
     def record(self) -> Termination:
@@ -185,8 +185,8 @@ class Ending:
             self.rank,
             self.step,
             self.traceback,
-            self.done.durable_step if self.done else None,
-            self.done.durable_name if self.done else None,
+            self.saved.durable_step if self.saved else None,
+            self.saved.durable_name if self.saved else None,
         )
 
 
@@ -216,7 +216,7 @@ def told(result: Ending, error_files: Iterable[str]) -> Ending:
     """`result` with what the node's ranks, which these files are of, said at their good end."""
     for file in error_files:
         with contextlib.suppress(OSError, RecordError):
-            return replace(result, done=RankDone.from_json(Path(f"{file}.done").read_bytes()))
+            return replace(result, saved=RankSaved.from_json(Path(f"{file}.saved").read_bytes()))
     return result
 
 

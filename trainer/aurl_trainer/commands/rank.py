@@ -35,7 +35,7 @@ from aurl_trainer.engine.resume.music import Here, agreed
 from aurl_trainer.engine.resume.past import Past, read_past, surroundings
 from aurl_trainer.engine.runtime import Music, Runtime
 from aurl_trainer.engine.survival.earlier import trained_before
-from aurl_trainer.engine.survival.exits import leave_done
+from aurl_trainer.engine.survival.exits import leave_saved
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
@@ -159,7 +159,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
     )
     with uploads or contextlib.nullcontext():
         outcome = _fit(trainer, experiment, records, world, training, validation, prepared, beats)
-    leave_done(outcome.durable, outcome.durable_name)
+    leave_saved(outcome.durable, outcome.durable_name)
     # Only here: after any other end the run may go on, and nobody else shall begin in between.
     checkpointer.close()
     server.close()

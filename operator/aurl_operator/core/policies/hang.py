@@ -4,10 +4,11 @@ The agents' own verdicts come first (a rank's limit, by phase) and end one node;
 for when no agent is left to judge, so it waits `MARGIN` seconds longer. All nodes are killed (they would not
 hear a notice) and a new round begins. A sign of life within a step or a phase counts, as it does for the
 agents: a step of many micro-batches, or an evaluation over hours, is no hang.
-A world tells nothing before its first step: until then it has the time
-of all that may come before it. A job whose progress was never seen, such as a `command` job, is not judged:
-silence alone says nothing. Nor is one whose nodes cannot be reached: a cut network looks the same.
-The time before they could be reached counts for nothing: who was away has not seen them stand still.
+
+A world tells nothing before its first step: until then it has the time of all that may come before it. A job
+whose progress was never seen, such as a `command` job, is not judged: silence alone says nothing. Nor is one
+whose nodes cannot be reached: a cut network looks the same. The time before they could be reached counts for
+nothing: who was away has not seen them stand still.
 """
 
 from __future__ import annotations

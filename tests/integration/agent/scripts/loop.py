@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from aurl_trainer.contract import Env, ExitCode, Phase
-from aurl_trainer.engine.survival.exits import leave_done, run_rank
+from aurl_trainer.engine.survival.exits import leave_saved, run_rank
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.errors import ConfigError, LeaveError
@@ -88,7 +88,7 @@ def work(folder: Path, steps: int, events: list[str], beats: Heartbeat) -> None:
             raise LeaveError(code, "agreed", (step + 1, f"step-{step + 1}"))
     beats.phase(Phase.END, steps)
     dist.barrier()
-    leave_done(steps, f"step-{steps}")
+    leave_saved(steps, f"step-{steps}")
     print("finished", flush=True)
 
 

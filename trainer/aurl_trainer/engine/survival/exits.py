@@ -18,7 +18,7 @@ from typing import NoReturn
 import torch
 
 from aurl_trainer.agent.blame import peers_fault
-from aurl_trainer.contract import Cause, Env, ExitCode, RankDone, RankFailure
+from aurl_trainer.contract import Cause, Env, ExitCode, RankFailure, RankSaved
 from aurl_trainer.engine.survival.earlier import trained_before
 from aurl_trainer.engine.survival.heartbeat import Heartbeat
 from aurl_trainer.errors import (
@@ -51,7 +51,7 @@ def run_rank(work: Callable[[], None], beats: Heartbeat) -> NoReturn:
         work()
         code = ExitCode.OK
     except LeaveError as error:
-        leave_done(*error.durable)
+        leave_saved(*error.durable)
         code = error.exit_code
     except GoneError as error:
         code = _failed(error, beats)
@@ -119,12 +119,12 @@ def _leave_record(cause: Cause, message: str, text: str, asked: ExitCode | None)
         Path(error_file + ".aurl").write_text(record.to_json())
 
 
-def leave_done(durable_step: int | None, durable_name: str | None) -> None:
+def leave_saved(durable_step: int | None, durable_name: str | None) -> None:
     """Before a good end: what the run has made durable, for the agent to tell."""
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if error_file:
         with contextlib.suppress(OSError):
-            Path(error_file + ".done").write_text(RankDone(durable_step, durable_name).to_json())
+            Path(error_file + ".saved").write_text(RankSaved(durable_step, durable_name).to_json())
 
 
 def _first_start() -> bool:
