@@ -42,6 +42,9 @@ def main() -> None:
         "--saves", type=int, default=5, help="measured ones of each kind, at least, beside a first one (5)"
     )
     parser.add_argument("--parts", default="stall,throughput,incremental,load", help="all of them")
+    parser.add_argument(
+        "--others", default=",".join(OTHERS), help="with which throughput is compared (all that are there)"
+    )
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
@@ -49,11 +52,14 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     parameters = count(arguments.parameters)
     device = torch.device(arguments.device)
-    others = [o for o in OTHERS if o != "lightning" or importlib.util.find_spec("lightning")]
+    others = arguments.others.split(",")
+    if unknown := set(others) - set(OTHERS):
+        parser.error(f"--others: {', '.join(sorted(unknown))}: not among {', '.join(OTHERS)}")
     if device.type == "cuda":
         others = [o for o in others if o != "lightning"]  # which is asked for on a CPU here
-    elif "lightning" not in others:
+    elif "lightning" in others and importlib.util.find_spec("lightning") is None:
         print("lightning is not installed (pip install 'aurl[bench]'): it is left out")
+        others.remove("lightning")
     measures: dict[str, Callable[[str, torch.device, int, int], parts.Figures]] = {
         "stall": parts.stall,
         "throughput": partial(parts.throughput, others=others),
