@@ -100,6 +100,29 @@ def test_one_of_the_best_that_is_damaged_gives_way_to_the_next(uri: str) -> None
     assert all(verify(store, name).good for name in left)
 
 
+@pytest.mark.parametrize(
+    ("rated", "damaged", "count", "left"),
+    [
+        ({40: 0.4}, [40], 1, [30]),
+        ({20: 0.2, 40: 0.4}, [20, 40], 1, [30]),
+        ({20: 0.2, 40: 0.4}, [40], 2, [20, 30]),
+        ({20: 0.2, 40: 0.4}, [], 3, [20, 40]),
+    ],
+)
+def test_where_what_is_rated_is_damaged_the_newest_that_is_whole_stays(
+    uri: str, rated: dict[int, float], damaged: list[int], count: int, left: list[int]
+) -> None:
+    """Most saves lie between two evaluations, and are of no rating."""
+    store, claim = open_run(uri)
+    for number in (1, 2, 3, 4):
+        made = save(store, claim.id, number, 10 * number, rated.get(10 * number))
+        if 10 * number in damaged:
+            flip(store.location, made.checkpoint.pack(0))
+    stay = all_but_best(Location(uri), RUN, count, BY)
+    assert [name.step for name in stay] == left
+    assert RunStore(Location(uri)).valid() == stay
+
+
 def test_if_none_is_whole_the_best_stay_for_whoever_can_mend_them(uri: str) -> None:
     store, claim = open_run(uri)
     for number, nll in enumerate((0.5, 0.2), start=1):

@@ -57,9 +57,9 @@ def all_but_best(location: Location, run: str, count: int, by: Mapping[str, floa
     """Deletes all checkpoints of `run` but the tagged and the best `count`, and returns those that stay.
 
     `by` weighs the metrics as `keep.by` does. Without any metric, the newest stay. Where some are to go, each
-    of the best is read to its last byte first, and one that is damaged gives way to the next. Raises, having
-    deleted nothing, RefusedError if the place is another run's, and CheckpointError if a newer Aurl wrote a
-    checkpoint, or the store does not answer.
+    of the best is read to its last byte first, and one that is damaged gives way to the next; after the last
+    that can be rated, to the newest. Raises, having deleted nothing, RefusedError if the place is another
+    run's, and CheckpointError if a newer Aurl wrote a checkpoint, or the store does not answer.
     """
     location.catch_up()
     store = RunStore(location)
@@ -70,8 +70,10 @@ def all_but_best(location: Location, run: str, count: int, by: Mapping[str, floa
     valid = set(store.valid())
     whole = [c for c in found if c.name in valid and c.at is not None]
     newest = sorted(whole, key=lambda c: c.name.age, reverse=True)
-    stay = set(_first_whole(store, [c.name for c in best_first(whole, by) or newest], count))
+    rated = best_first(whole, by)
+    order = [c.name for c in rated] + [c.name for c in newest if c not in rated]
     names = {c.name for c in found}
+    stay = set(_first_whole(store, order, min(count, len(rated)) if rated else count))
     gone = names - stay - set(store.tags().values())
     folders = store.pack_folders()
     owned.look_again()  # reading took its time
