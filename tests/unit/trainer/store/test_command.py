@@ -222,6 +222,17 @@ def test_gc_follows_the_runs_own_rules(tmp_path: Path) -> None:
     assert call("gc", tmp_path / "run")[1].endswith("1 checkpoints stay\n")
 
 
+def test_gc_removes_nothing_by_rules_that_it_does_not_understand(tmp_path: Path) -> None:
+    """A newer Aurl may have recorded a rule that keeps what the defaults would not."""
+    store, claim = open_run(str(tmp_path / "run"))
+    keep = {"latest": 1, "grace_seconds": 0, "every_epochs": 1}
+    for n in (1, 2, 3):
+        save(store, claim.id, n, n, at=1000.0 * n, extra={"experiment": {"checkpoint": {"keep": keep}}})
+    with pytest.raises(CheckpointError, match=r"@v3: checkpoint\.keep.*every_epochs.*Nothing was removed"):
+        call("gc", tmp_path / "run", "--best", 1)
+    assert len(store.valid()) == 3
+
+
 def test_gc_removes_nothing_behind_a_bit_that_flipped(run: Path) -> None:
     store = RunStore(Location(str(run / "checkpoints")))
     flip(store.location, store.valid()[-1].pack(0))

@@ -82,9 +82,13 @@ def gc(
 
 
 def _rules(store: RunStore) -> tuple[KeepConfig, float]:
-    """The run's own rules, and the seconds that its saves may take; the defaults if no checkpoint tells."""
+    """The run's own rules, and the seconds that its saves may take; the defaults if no checkpoint tells.
+
+    Raises CheckpointError for rules that this Aurl does not understand: by others too much might go.
+    """
     from aurl_trainer.config.checkpoint import KeepConfig
-    from aurl_trainer.errors import DamagedError
+    from aurl_trainer.config.document import Document
+    from aurl_trainer.errors import CheckpointError, ConfigError, DamagedError
     from aurl_trainer.store.format.plain import decode
     from aurl_trainer.store.retention.passes import SAVE_SECONDS
 
@@ -92,7 +96,15 @@ def _rules(store: RunStore) -> tuple[KeepConfig, float]:
         try:
             extra: Any = decode(store.manifest(name).extra)
             found = extra["experiment"]["checkpoint"]
-            return KeepConfig.model_validate(found["keep"]), float(found.get("deadline", SAVE_SECONDS))
+            document = Document(found["keep"], f"{store.location.uri}@v{name.number}: checkpoint.keep")
+            seconds = float(found.get("deadline", SAVE_SECONDS))
         except (DamagedError, KeyError, TypeError, ValueError):
             continue
+        try:
+            return document.validate(KeepConfig), seconds
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{error.problems[0]}; another Aurl recorded what this run keeps: collect with that one. "
+                "Nothing was removed"
+            ) from None
     return KeepConfig(), SAVE_SECONDS
