@@ -133,6 +133,8 @@ def _resumed(valid: list[CheckpointName], bad: set[str]) -> Iterator[str]:
     if last.step != newest.step + 1 or not verify(after, last).good:
         # What the loaded one refers to was just read and checked: the new one may refer to it as well.
         yield f"the next save (step {last.step}) is not whole: {verify(after, last).problems}"
+    if not {str(n) for n in after.aside()}.issuperset(passed_over):
+        yield "what was passed over is not set aside"
     loose = {n.partition("/")[0] for n in after.location.names(PACKS)} - {str(n) for n in after.committed()}
     if loose:
         yield f"what the killed save left stays: {sorted(loose)}"

@@ -30,6 +30,7 @@ from aurl_trainer.checkpoint.transfer import State, read
 from aurl_trainer.checkpoint.waiting import Waiting
 from aurl_trainer.config.checkpoint import CheckpointConfig
 from aurl_trainer.errors import AurlTrainerError, CheckpointError, DamagedError
+from aurl_trainer.store.aside import set_aside
 from aurl_trainer.store.format.manifest import Manifest
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import decode
@@ -43,6 +44,10 @@ from aurl_trainer.store.run_store import Claim, RunStore
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    """Nobody asks for signs of life."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class Checkpointer:
         self._settings = settings
         self._ranks = Ranks(rank, world, group)
         self._waiting = waiting
+        self._signs = (_nothing, _nothing) if waiting is None else (waiting.alive, waiting.waits)
         self._claim: Claim | None = None
         self._saver: Saver | None = None
 
@@ -147,9 +153,9 @@ class Checkpointer:
 
         `state` maps names to parts (parts.py) or to plain trees of tensors. Damaged checkpoints are passed
         over, newest first, each with a warning that names the damaged item, when a second reading of all of
-        it has found damage as well; it is also logged. One that
-        copies nearby have whole is loaded, though the store has lost some of it: that is told in the same
-        way, and no save refers to what is lost.
+        it has found damage as well; it is also logged, and set aside once this world goes on from an older
+        one. One that copies nearby have whole is loaded, though the store has lost some of it: that is told
+        in the same way, and no save refers to what is lost.
 
         What earlier worlds left half done goes afterwards, in a thread.
 
@@ -201,6 +207,7 @@ class Checkpointer:
             )
         seconds = time.monotonic() - began
         self._ranks.first(lambda: self._settle(manifest))
+        self._ranks.first(lambda: self._set_aside(damaged))
         earlier = {} if manifest is None else placed_in(manifest, lost)
         self._saver = self._make_saver(self._claim, earlier)
         restored = None
@@ -263,7 +270,7 @@ class Checkpointer:
     def _load_twice(
         self, name: CheckpointName, state: State, nearby: Nearby | None
     ) -> tuple[Manifest, str, Loaded, Lost]:
-        """As `_load`; what is damaged is read once more, since passing over it voids it for ever.
+        """As `_load`; what is damaged is read once more, since a run never goes back to what it passed over.
 
         Damage on one rank is raised on all of them, so all read again.
         """
@@ -283,8 +290,13 @@ class Checkpointer:
         data, answered = self._ranks.first(manifest_bytes)
         manifest = Manifest.parse(data, str(name))
 
+        alive, waits = self._signs
+
         def load(objects: Objects) -> Loaded:
-            return read(state, objects, manifest)
+            try:
+                return read(state, objects, manifest, alive)
+            finally:
+                waits()
 
         lost: Lost = {}
         if nearby is None:
@@ -296,12 +308,26 @@ class Checkpointer:
                 loads = self._ranks.together(lambda: nearby.load(manifest, load))
                 for part in self._ranks.together(found):
                     lost |= part
+        alive()
         return manifest, f"sha256:{hashlib.sha256(data).hexdigest()}", loads[self._ranks.rank], lost
 
     def _settle(self, manifest: Manifest | None) -> None:
         assert self._claim is not None
         resumed = None if manifest is None else manifest.checkpoint
         self._store.settle(self._claim, resumed, run=self._run, identity=self._identity)
+
+    def _set_aside(self, damaged: list[Damage]) -> None:
+        """What was passed over stays for whoever can mend it, or finds that only this node read it badly.
+
+        It is void now, and would go with the next retention.
+        """
+        for one in damaged:
+            name = CheckpointName.parse(one.name)
+            assert name is not None
+            try:
+                set_aside(self._store.location, name, [one.message])
+            except AurlTrainerError as error:
+                log.warning("step %s is not set aside, and goes with older ones: %s", one.step, error)
 
     @property
     def saver(self) -> Saver:

@@ -12,7 +12,7 @@ names such as `run@best` become a place and a choice (store/choose.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -85,12 +85,14 @@ def load_initial(
     token_tensors: Collection[str] = (),
     weights: Weights = "judged",
     optimizer: torch.optim.Optimizer | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Initialised:
     """Loads what fits of a checkpoint at `uri` into `model`, in place.
 
     `tokenizer` is the hash of this run's; if the checkpoint's is another, `token_tensors`, the names of the
     weights that have a row for each token, are left out. `weights`: the model's, the averaged ones, or those
     that the other run is judged by. With `optimizer` its state comes, too, if all of it fits.
+    `alive` is called while bytes come.
 
     For the latest and the best a damaged one is passed over with a warning. Raises
     CheckpointError when there is none or nothing of it fits, and DamagedError when none is whole; the model
@@ -99,7 +101,7 @@ def load_initial(
     store = RunStore(Location(uri))
 
     def load(manifest: Manifest) -> Initialised:
-        return _load(store.location, manifest, model, tokenizer, token_tensors, weights, optimizer)
+        return _load(store.location, manifest, model, tokenizer, token_tensors, weights, optimizer, alive)
 
     return first_whole(store, which, load, warn)
 
@@ -112,6 +114,7 @@ def _load(
     token_tensors: Collection[str],
     weights: Weights,
     optimizer: torch.optim.Optimizer | None,
+    alive: Callable[[], None],
 ) -> Initialised:
     theirs = tokenizer_of(manifest)
     same: Literal["same", "other", "unknown"] = (
@@ -128,8 +131,10 @@ def _load(
             f"{location.uri}: nothing of {manifest.name} fits this model: {_few(fit.lines()) or 'no weights'}"
         )
     # First: making an optimizer's state takes a step of length zero on the weights.
-    has_state = None if optimizer is None else _load_optimizer(location, manifest, model, optimizer, fit)
-    read_tensors({f"{part}.{k}": here[k] for k in taken}, location, manifest)
+    has_state = (
+        None if optimizer is None else _load_optimizer(location, manifest, model, optimizer, fit, alive)
+    )
+    read_tensors({f"{part}.{k}": here[k] for k in taken}, location, manifest, alive)
     return Initialised(
         uri=location.uri,
         run=manifest.run,
@@ -147,13 +152,18 @@ def _load(
 
 
 def _load_optimizer(
-    location: Location, manifest: Manifest, model: torch.nn.Module, optimizer: torch.optim.Optimizer, fit: Fit
+    location: Location,
+    manifest: Manifest,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fit: Fit,
+    alive: Callable[[], None],
 ) -> bool:
     """Whether all of it fitted and is loaded."""
     if fit.missing or fit.extra or fit.unlike:
         return False
     try:
-        read({"optimizer": OptimizerPart(model, optimizer)}, location, manifest)
+        read({"optimizer": OptimizerPart(model, optimizer)}, location, manifest, alive)
     except DamagedError:
         raise
     except CheckpointError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -21,10 +21,17 @@ State = Mapping[str, Any]
 """By name, parts or plain trees (dicts, lists, tensors, plain values)."""
 
 
-def read(state: State, objects: Objects, manifest: Manifest) -> Loaded:
+def _nobody_asks() -> None:
+    pass
+
+
+def read(
+    state: State, objects: Objects, manifest: Manifest, alive: Callable[[], None] = _nobody_asks
+) -> Loaded:
     """Loads one checkpoint into this rank's `state`, in place, streamed; every chunk is verified.
 
-    No collectives: ranks agree afterwards. Raises DamagedError, after which the state holds parts of this
+    `alive` is called again and again while bytes come, so that a long load is not taken for a hang. No
+    collectives: ranks agree afterwards. Raises DamagedError, after which the state holds parts of this
     checkpoint and needs another one, or CheckpointError when the checkpoint does not fit the state.
     """
     begun = Measurement()
@@ -38,7 +45,7 @@ def read(state: State, objects: Objects, manifest: Manifest) -> Loaded:
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise CheckpointError(f"{manifest.name} does not fit this model: {'; '.join(problems[:5])}{more}")
-    content, stored = read_tensors(tensors, objects, manifest)
+    content, stored = read_tensors(tensors, objects, manifest, alive)
     scalars = manifest.scalars if isinstance(manifest.scalars, dict) else {}
     for key, value in state.items():
         loaded = join(scalars.get(key, {}), tensors)
@@ -50,11 +57,14 @@ def read(state: State, objects: Objects, manifest: Manifest) -> Loaded:
 
 
 def read_tensors(
-    tensors: Mapping[str, torch.Tensor], objects: Objects, manifest: Manifest
+    tensors: Mapping[str, torch.Tensor],
+    objects: Objects,
+    manifest: Manifest,
+    alive: Callable[[], None] = _nobody_asks,
 ) -> tuple[int, int]:
     """Loads the tensors of these keys in place; they must fit. Returns bytes of content and bytes read."""
     planner = TensorLoadPlanner()
-    reader = PackStorageReader(objects, manifest)
+    reader = PackStorageReader(objects, manifest, alive)
     metadata = metadata_of(manifest)
     planner.set_up_planner(cast(dict[str, Any], tensors), metadata, True)
     reader.set_up_storage_reader(metadata, True)

@@ -33,12 +33,15 @@ TICK = 1.0
 class Waiting:
     """How one rank waits. `trained`: it knows that the job has trained before; one that does is enough.
 
-    `alive` is called at least every TICK seconds of a pause, `say`, on rank 0, with lines for the log.
+    `alive` is called at least every TICK seconds of a pause, and while a checkpoint is loaded with each piece
+    that has come; `waits` when a load has ended on this rank and the others are waited for; `say`, on rank 0,
+    with lines for the log.
     """
 
     trained: bool
     alive: Callable[[], None]
     say: Callable[[str], None]
+    waits: Callable[[], None] = lambda: None
 
     def until_answered(self, act: Callable[[], T], ranks: Ranks) -> T:
         """What `act` gives, which all ranks do together and which ends alike on all of them.

@@ -66,11 +66,14 @@ def train(config: str | None, beats: Heartbeat) -> None:
     def loads() -> None:
         beats.phase(Phase.LOAD, 0)
 
+    def waits() -> None:
+        beats.phase(Phase.SYNC, 0)
+
     loads()
     prepared = prepare(experiment.data, experiment.seed, shared=shared_music(experiment), alive=loads)
     training, validation = LazyMidiDataset(prepared, "train"), LazyMidiDataset(prepared, "validation")
     # Who has its music waits for those that still prepare theirs, for as long as these get on.
-    beats.phase(Phase.SYNC, 0)
+    waits()
     world = World.join(experiment.engine.device)
     loads()
     group = world.host_group()
@@ -96,7 +99,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         kept=KeptPacks(run_dir / RunFile.KEPT, int(peers.most_gib * 2**30)) if peers.enabled else None,
         serves=world.local_rank == 0,
         beats=float(os.environ.get(Env.PRESENCE, BEAT_SECONDS)),
-        waiting=Waiting(trained_before(), loads, _say),
+        waiting=Waiting(trained_before(), loads, _say, waits),
     )
     checkpointer.probe()
     port = os.environ.get(Env.PROGRESS_PORT)
@@ -148,7 +151,7 @@ def train(config: str | None, beats: Heartbeat) -> None:
         validation=validation,
         runtime=runtime,
         checkpointer=checkpointer,
-        initial=_initial(experiment, model, prepared),
+        initial=_initial(experiment, model, prepared, loads, waits),
         about={
             "vocab_size": prepared.vocab_size,
             "pad_id": prepared.pad_id,
@@ -172,21 +175,32 @@ def _say(text: str) -> None:
 
 
 def _initial(
-    experiment: Experiment, model: MusicTransformerVAEGAN, prepared: PreparedData
+    experiment: Experiment,
+    model: MusicTransformerVAEGAN,
+    prepared: PreparedData,
+    alive: Callable[[], None],
+    waits: Callable[[], None],
 ) -> Callable[[], Initialised] | None:
-    """What loads the weights that `init_from` names into a run that has saved nothing yet."""
+    """What loads the weights that `init_from` names into a run that has saved nothing yet.
+
+    It calls `alive` while they come, and `waits` when all there is left is what the other ranks do.
+    """
     if experiment.init_from is None:
         return None
     wanted = Reference.parse(experiment.init_from)
 
     def load() -> Initialised:
-        return load_initial(
-            checkpoints_of(wanted.run),
-            wanted.which,
-            model,
-            tokenizer=prepared.tokenizer_hash,
-            token_tensors=["embedding.weight"],
-        )
+        try:
+            return load_initial(
+                checkpoints_of(wanted.run),
+                wanted.which,
+                model,
+                tokenizer=prepared.tokenizer_hash,
+                token_tensors=["embedding.weight"],
+                alive=alive,
+            )
+        finally:
+            waits()
 
     return load
 

@@ -23,8 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from aurl_trainer.engine.exact.scalars import LIMBS, from_limbs, to_limbs
 from aurl_trainer.errors import ConfigError
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=60)
-"""Longer than every phase's hang limit: heartbeats notice a lost peer, this is only the last resort."""
+COLLECTIVE_TIMEOUT = timedelta(hours=24)
+"""Longer than anything that a rank may take while it gives signs of life, as a load from a slow store does.
+Heartbeats notice a lost peer, and one that hangs; this is only the last resort."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from aurl_trainer.checkpoint.loading import load_weights
+from aurl_trainer.checkpoint.waiting import Waiting
+from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.config.reference import Best, Latest, Number, Step
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.aside import set_aside, take_back
@@ -21,8 +23,10 @@ from aurl_trainer.store.format.manifest import VERSION
 from aurl_trainer.store.format.sealed import seal
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import Claim, RunStore
+from aurl_trainer.store.verify import verify
 from tests.unit.trainer.checkpoint.small import checkpointer, hash_of, make, state, train
 from tests.unit.trainer.checkpoint.test_checkpointer import Bomb
+from tests.unit.trainer.store.made import flip as flip_bit
 
 Run = tuple[str, RunStore, dict[int, str]]
 
@@ -118,6 +122,58 @@ def test_other_damage_is_found_too(run: Run, damage: str) -> None:
     step, found, (warning,) = resume(run)
     assert (step, found) == (2, hashes[2])
     assert says in warning
+
+
+def test_what_was_passed_over_is_set_aside_and_outlives_the_saves_after_it(run: Run) -> None:
+    """It is void now, and retention would take it before anybody could look at it."""
+    uri, store, hashes = run
+    last = store.valid()[-1]
+    flip_bit(store.location, last.pack(0))
+    trained = make(9)
+    saver = checkpointer(uri, keep=KeepConfig(latest=1, best=0, grace_seconds=0))
+    saver.open(state(*trained))
+    assert store.aside() == {last} and hash_of(*trained) == hashes[2]
+    for step in (3, 4):
+        train(*trained, step)
+        saver.save(step, state(*trained), {"at": step}, {})
+    assert store.committed() == [last, store.valid()[-1]], "the damaged one, and the newest"
+    assert not verify(store, last).good
+    flip_bit(store.location, last.pack(0))
+    assert verify(store, last).good, "nothing of it was removed"
+
+
+def test_a_reader_that_reads_badly_costs_no_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bad memory or a bad network card of one node: the store is whole."""
+    uri, store, _ = run
+    get = Location.get
+    bad = {f"packs/{n}" for n in store.pack_folders() if n.step > 1}
+
+    def reads_badly(self: Location, name: str, *span: int) -> bytes:
+        data = get(self, name, *span)
+        return data if name.rpartition("/")[0] not in bad or not data else bytes([data[0] ^ 1]) + data[1:]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Location, "get", reads_badly)
+        saver = checkpointer(uri, keep=KeepConfig(latest=1, best=0, grace_seconds=0))
+        trained = make(9)
+        opened = saver.open(state(*trained)).restored
+    assert opened is not None and opened.step == 1
+    saver.save(2, state(*trained), {"at": 2}, {})
+    assert [(n.step, verify(store, n).good) for n in store.committed()] == [(2, True), (3, True), (2, True)]
+
+
+def test_a_load_gives_signs_of_life_as_bytes_come_and_says_when_it_waits_for_others(run: Run) -> None:
+    """A slow store, or a fall-back that reads three checkpoints, takes longer than any limit for silence."""
+    uri, store, _ = run
+    flip_bit(store.location, store.valid()[-1].pack(0))
+    signs: list[str] = []
+    waiting = Waiting(True, lambda: signs.append("alive"), print, lambda: signs.append("waits"))
+    trained = make(9)
+    opened = checkpointer(uri, waiting=waiting).open(state(*trained)).restored
+    assert opened is not None and opened.step == 2
+    reads = " ".join(signs).split("waits")
+    assert len(reads) == 4 and reads[-1] == " alive", "it was read twice, then the older one; then it goes on"
+    assert all(one.count("alive") > 1 for one in reads[:-1]), "one sign for each piece"
 
 
 def test_several_damaged_ones_are_passed_over_each_by_name(run: Run) -> None:

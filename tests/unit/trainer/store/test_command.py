@@ -247,6 +247,22 @@ def test_gc_removes_nothing_behind_a_bit_that_flipped(run: Path) -> None:
     assert [n.step for n in store.valid()] == [20]
 
 
+def test_gc_removes_what_is_set_aside_when_asked_and_never_all_there_is(run: Path) -> None:
+    store = RunStore(Location(str(run / "checkpoints")))
+    names = store.valid()
+    set_aside(store.location, names[2], ["a bit"])
+    strict = ("--latest", 2, "--best", 0, "--grace", 0)
+    assert call("gc", run, *strict)[0] == 0 and store.committed() == names, "it stays unless asked for"
+    assert "would go: step 30 " in call("gc", run, *strict, "--aside", "--dry-run")[1]
+    assert "removed: step 30 " in call("gc", run, *strict, "--aside")[1]
+    assert store.committed() == names[:2] and store.aside() == frozenset()
+    for name in names[:2]:
+        set_aside(store.location, name, ["a bit"])
+    with pytest.raises(CheckpointError, match="all 2 checkpoints there are set aside"):
+        call("gc", run, *strict, "--aside")
+    assert store.committed() == names[:2]
+
+
 def test_repair_sets_aside_and_says_what_is_used(run: Path) -> None:
     (pack,) = (run / "checkpoints" / "packs").glob("v000003-*/*.pack")
     whole = pack.read_bytes()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,12 +45,14 @@ class TensorLoadPlanner(DefaultLoadPlanner):
 class PackStorageReader(StorageReader):
     """Reads chunks of the checkpoint that `manifest` describes; `objects` holds its packs.
 
-    `content_bytes` counts what went into tensors, `stored_bytes` what was read for it.
+    `alive` is called with each piece. `content_bytes` counts what went into tensors, `stored_bytes` what was
+    read for it.
     """
 
-    def __init__(self, objects: Objects, manifest: Manifest) -> None:
+    def __init__(self, objects: Objects, manifest: Manifest, alive: Callable[[], None]) -> None:
         self._objects = objects
         self._manifest = manifest
+        self._alive = alive
         self.content_bytes = 0
         self.stored_bytes = 0
 
@@ -94,6 +97,7 @@ class PackStorageReader(StorageReader):
             boxes.setdefault(place, []).append(_box(item, planner))
         placer: Placer | None = None
         for piece in stream(self._objects, self._manifest, [chunks[p] for p in boxes]):
+            self._alive()
             key, chunk = piece.item.tensor, piece.item.chunk
             if piece.at == 0:
                 dtype = getattr(torch, self._manifest.tensors[key].dtype)

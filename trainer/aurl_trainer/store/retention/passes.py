@@ -101,19 +101,24 @@ def collect(
     *,
     save_seconds: float = SAVE_SECONDS,
     check: Callable[[RunStore, CheckpointName], Verdict] = verify,
+    aside_too: bool = False,
     dry_run: bool = False,
 ) -> Removed:
     """Somebody else's pass, which does no harm to a run that goes on. `dry_run` removes nothing.
+
+    `aside_too`: what is set aside goes as well, unless it has a tag.
 
     `save_seconds`: what a save of the run may take (`checkpoint.deadline`); an upload that was begun longer
     ago than that, and than the grace, has lost its writer. `check` reads the newest checkpoint that stays, to
     its last byte, before any goes: a damage that nobody has met yet may be why the older ones are needed. A
     dry run looks at its manifest and sizes only.
 
-    Raises RefusedError while a world opens the run, or if that newest one is damaged;
-    CheckpointError if a newer Aurl wrote a checkpoint, or the store refuses.
+    Raises RefusedError while a world opens the run, or if that newest one is damaged; CheckpointError if a
+    newer Aurl wrote a checkpoint, the store refuses, or `aside_too` would leave nothing that counts.
     """
     now = time.time()
+    if aside_too:
+        store.usable()
     # In this order: what a world commits after the second look, and before the third, is of the latest
     # generation in the first, or the plan finds another one.
     generations = _settled_generations(store, now)
@@ -126,6 +131,8 @@ def collect(
         if {f.id for f in fences} != generations:
             return Plan()  # a world has opened the run meanwhile
         stay = kept(checkpoints, fences, keep, now)
+        if aside_too:
+            stay -= {c.name for c in checkpoints if c.aside and not c.tagged}
         return as_visitor(checkpoints, folders, generations, stay.union(stay_too), now)
 
     first = plan(())

@@ -23,13 +23,16 @@ def gc(
     latest: Annotated[int | None, typer.Option(min=1, help="Keep the newest N.")] = None,
     best: Annotated[int | None, typer.Option(min=0, help="Keep the best N.")] = None,
     grace: Annotated[int | None, typer.Option(min=0, help="Keep what was kept so many seconds ago.")] = None,
+    aside: Annotated[
+        bool, typer.Option("--aside", help="Remove also what is set aside as damaged, unless tagged.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove the checkpoints of a run that no rule keeps.
 
     The rules are the run's own `checkpoint.keep`, as its newest checkpoint
-    records them; options change them. Tagged checkpoints, and those set aside,
-    stay. The run may go on meanwhile, and others may read.
+    records them; options change them. Tagged checkpoints stay, and, without
+    --aside, those set aside. The run may go on meanwhile, and others may read.
 
     Before the first checkpoint goes, the newest that stays is read and checked
     to its last byte, so that none is removed that a resume could still need.
@@ -54,7 +57,7 @@ def gc(
     keep, save_seconds = _rules(store)
     keep = keep.model_copy(update={k: v for k, v in given.items() if v is not None})
     deep = functools.partial(check, deep=True, quiet=as_json)
-    removed = collect(store, keep, save_seconds=save_seconds, check=deep, dry_run=dry_run)
+    removed = collect(store, keep, save_seconds=save_seconds, check=deep, aside_too=aside, dry_run=dry_run)
     stay = sum(1 for n in store.valid() if n not in removed.checkpoints)
     if as_json:
         answer = {
