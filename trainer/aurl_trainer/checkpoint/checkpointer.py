@@ -76,7 +76,9 @@ class Restored:
     sources: Sources = field(default_factory=Sources)
     """Where its bytes came from, over all ranks."""
     damaged: list[Damage] = field(default_factory=list)
-    """What was passed over; and this one, if the store has lost of it what copies nearby still had."""
+    """What was passed over; and this one, if `lost`."""
+    lost: bool = False
+    """The store has lost of it what copies nearby still had: only another save makes it whole there."""
     metrics: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -218,7 +220,7 @@ class Checkpointer:
                 more = f"; and {len(lost) - 1} more" if len(lost) > 1 else ""
                 text = (
                     f"checkpoint of step {manifest.step} is damaged on the store, and was loaded from copies "
-                    f"nearby; the next save writes anew what is lost: {min(lost.values())}{more}"
+                    f"nearby; it is saved anew: {min(lost.values())}{more}"
                 )
                 damaged.append(Damage(manifest.name, manifest.step, text))
                 self._warn(text)
@@ -233,6 +235,7 @@ class Checkpointer:
                 loaded=loaded,
                 sources=sources,
                 damaged=damaged,
+                lost=bool(lost),
                 metrics=dict(manifest.metrics),
             )
         return Opened(self._claim.id.number, restored)

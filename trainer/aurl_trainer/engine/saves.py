@@ -50,6 +50,8 @@ class Saves:
     ) -> None:
         self.durable = state.resumed_from
         self.durable_name = state.name
+        self.lost = state.restored is not None and state.restored.lost
+        """That one is not whole on the store any more."""
         self._state = state
         self._saver = state.saver
         self._runtime = runtime
@@ -174,10 +176,14 @@ class Saves:
             if saver.under_way is not None:  # a notice, and all ranks know it
                 saver.hurry()
                 self.wait(position, hurried=True)
-            if self.durable != position.step:
+            if not self._holds(position.step):
                 decision = self._insist(position)
             self._tidy(saver, leaving=decision is not Decision.GO_ON)
         return decision
+
+    def _holds(self, step: int) -> bool:
+        """Whether the store has `step`, whole as far as is known."""
+        return self.durable == step and not self.lost
 
     def _tidy(self, saver: Saver, *, leaving: bool) -> None:
         """Waits for what follows the last save: to its end, or, once ranks leave, for as long as they may."""
@@ -204,9 +210,11 @@ class Saves:
                 break
             self.save(position, must=True)
             self.wait(position, hurried=True, until=until)
-            if self.durable == position.step:
+            if self._holds(position.step):
                 return Decision.GO_ON
         newest = "there is no checkpoint" if self.durable is None else f"the newest is of step {self.durable}"
+        if self.lost:
+            newest += ", which only copies nearby have whole"
         raise UnsavedError(
             f"the last step, {position.step}, could not be saved, tried for "
             f"{time.monotonic() - began:.0f} s; {newest}: {self._why}"
@@ -257,7 +265,7 @@ class Saves:
                 self._saved(saved)
 
     def _saved(self, saved: Saved) -> None:
-        self.durable, self.durable_name = saved.step, saved.name
+        self.durable, self.durable_name, self.lost = saved.step, saved.name, False
         if self._runtime.world.rank == 0:
             self._records.write(
                 "save",

@@ -149,6 +149,8 @@ class AdvancedTrainer:
         # DDP copies rank 0's weights to all ranks, so it wraps what was restored.
         self._step = replace(self._step, model=runtime.world.wrap(self._model, average=not exact))
         self._model.train()
+        if self._saves.lost:  # only disks nearby have it whole, which go with their nodes
+            self._saves.save(position, must=True)
         position = self._make_up(position)
         music: Music | None = None
         while position.step < steps:

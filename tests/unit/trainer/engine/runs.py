@@ -25,6 +25,7 @@ from aurl_trainer.engine.survival.preemption import Notice
 from aurl_trainer.engine.trainer import AdvancedTrainer, Outcome
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from aurl_trainer.store.kept import KeptPacks
 from tests.unit.trainer.engine.corpus import Windows
 
 STEPS = 12
@@ -123,7 +124,9 @@ def wait_for_saves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Saves, "save", save)
 
 
-def run(uri: str, watch: Watch, experiment: Experiment | None = None) -> tuple[Outcome, torch.Tensor]:
+def run(
+    uri: str, watch: Watch, experiment: Experiment | None = None, kept: KeptPacks | None = None
+) -> tuple[Outcome, torch.Tensor]:
     """Train from what lies at `uri` to the end; the outcome and all weights."""
     experiment = experiment or make_experiment()
     data = Windows()
@@ -136,6 +139,7 @@ def run(uri: str, watch: Watch, experiment: Experiment | None = None) -> tuple[O
         settings=experiment.checkpoint,
         rank=0,
         world=1,
+        kept=kept,
     )
     outcome = (
         AdvancedTrainer(

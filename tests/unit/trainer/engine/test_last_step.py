@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,13 @@ from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.engine import saves
 from aurl_trainer.engine.survival.exits import classify
 from aurl_trainer.engine.survival.preemption import Notice
-from aurl_trainer.errors import LeaveError, UnsavedError
+from aurl_trainer.errors import CheckpointError, LeaveError, UnsavedError
+from aurl_trainer.store.kept import KeepingLocation, KeptPacks
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.run_store import RunStore
+from aurl_trainer.store.verify import verify
 from tests.unit.trainer.engine.runs import STEPS, Watch, run
+from tests.unit.trainer.store.far import PROTOCOL as FAR
 from tests.unit.trainer.store.faulty import FaultyFileSystem
 
 LAST = f"s{STEPS:08d}"
@@ -68,6 +73,33 @@ def test_a_run_whose_last_step_cannot_be_saved_does_not_end_well_and_says_why() 
     FaultyFileSystem.reset()
     outcome, _ = run("faulty://never", Watch())
     assert outcome.durable == STEPS, "a restart goes on from the newest checkpoint and saves the last step"
+
+
+@pytest.mark.parametrize("refused", [0, 2])
+def test_a_last_step_that_only_nodes_have_whole_is_saved_anew(tmp_path: Path, refused: int) -> None:
+    """What nodes keep goes with them: without another save the run would end well and leave damage."""
+    folder = tmp_path / "run"
+    store, kept = RunStore(Location(str(folder))), KeptPacks(tmp_path / "disk", 2**30)
+    run(f"{FAR}://{folder}", Watch(), kept=kept)
+    last = store.valid()[-1]
+    (folder / last.pack(0)).unlink()
+    watch = Watch()
+    original, tries = KeepingLocation.writing, []
+
+    def writing(self: KeepingLocation, name: str) -> Any:
+        tries.append(name)
+        if len(tries) <= refused:
+            raise CheckpointError("Permission denied")
+        return original(self, name)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(KeepingLocation, "writing", writing)
+        outcome, _ = run(f"{FAR}://{folder}", watch, kept=kept)
+    assert outcome.durable == STEPS and not watch.of("step"), "it resumed at the last step"
+    newest = store.valid()[-1]
+    assert newest.step == STEPS and newest.number > last.number, "it was not saved anew"
+    assert verify(store, newest).good
+    assert len(tries) > refused
 
 
 def test_a_run_that_was_never_saved_says_so() -> None:
