@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from aurl_trainer.checkpoint.agreement import Ranks
@@ -39,6 +40,22 @@ def test_the_second_copy_goes_to_the_same_memory_and_shows_what_the_tensors_hold
     second = copying(tensors)
     assert all(second[k].content.obj is first[k].content.obj for k in tensors), "another buffer was taken"
     assert all(torch.equal(value(second[k]), t) for k, t in tensors.items())
+
+
+def test_memory_that_cannot_be_locked_serves_for_a_device(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sandboxes and limits refuse to lock what they give; a run that saves slowly is better than none."""
+
+    def refuse(address: int, size: int) -> None:
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr("aurl_trainer.checkpoint.saving.staging.lock", refuse)
+    staging = Staging()
+    for size in (64, 640):
+        staging._reserve(size, cuda=True)
+        assert staging.bytes == size and not staging.pinned
+    assert "cannot be page-locked: operation not permitted" in caplog.text
 
 
 def test_a_tensor_that_was_replaced_is_found() -> None:

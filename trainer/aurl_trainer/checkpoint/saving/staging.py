@@ -7,6 +7,7 @@ is on a CUDA device. While a save is on its way nothing else may be staged.
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import weakref
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from typing import Any, cast
 
 import torch
 from torch.distributed.checkpoint.planner import WriteItem
+
+log = logging.getLogger(__name__)
 
 ALIGNMENT = 64
 """Bytes: every element type may begin there."""
@@ -69,7 +72,7 @@ class Staging:
     def stage(self, boxes: Sequence[tuple[WriteItem, torch.Tensor]]) -> list[Box]:
         """Copies the boxes; what they show is valid until the next call. Equal views are copied once.
 
-        Raises RuntimeError or MemoryError when there is no memory for it.
+        Raises RuntimeError or MemoryError when there is no memory for it; what cannot be page-locked serves.
         """
         items = [item for item, _ in boxes]
         identities = [_identity(tensor) for _, tensor in boxes]
@@ -116,9 +119,14 @@ class Staging:
             self._bytes = memoryview(b"")
             self._buffer = _NOTHING
             buffer = _own_pages(size) if cuda else torch.empty(size, dtype=torch.uint8)
+            self._unlock = lambda: None
             if cuda:
-                lock(buffer.data_ptr(), size)
-                self._unlock = weakref.finalize(self, _unlock, buffer.data_ptr())
+                try:
+                    lock(buffer.data_ptr(), size)
+                except RuntimeError as error:
+                    log.warning("saves are copied more slowly, their memory cannot be page-locked: %s", error)
+                else:
+                    self._unlock = weakref.finalize(self, _unlock, buffer.data_ptr())
             self._buffer = buffer
             self._bytes = memoryview(cast(Any, self._buffer.numpy()))
 
