@@ -153,7 +153,7 @@ class Saves:
             saver.hurry()  # again: what was waited for is followed by something, too
             self.save(position, must=True)
             self.wait(position, hurried=True)
-        self._tidy(saver, leaving=True)
+        self._tidy(saver, position, leaving=True)
 
     def _noticed(self, position: Position, message: str) -> None:
         """A notice has ended the wait before a save; all ranks know it."""
@@ -178,22 +178,30 @@ class Saves:
                 self.wait(position, hurried=True)
             if not self._holds(position.step):
                 decision = self._insist(position)
-            self._tidy(saver, leaving=decision is not Decision.GO_ON)
+            self._tidy(saver, position, leaving=decision is not Decision.GO_ON)
         return decision
 
     def _holds(self, step: int) -> bool:
         """Whether the store has `step`, whole as far as is known."""
         return self.durable == step and not self.lost
 
-    def _tidy(self, saver: Saver, *, leaving: bool) -> None:
-        """Waits for what follows the last save: to its end, or, once ranks leave, for as long as they may."""
+    def _tidy(self, saver: Saver, position: Position, *, leaving: bool) -> None:
+        """Waits for what follows the last save: to its end, or, once ranks leave, for as long as they may.
+
+        No longer than it may take: a store that hangs in a removal costs no run that has saved all.
+        """
         notice = self._runtime.notice
         while not leaving:
-            mine = (not saver.tidy(MEET), notice.given)
-            goes_on, notices = self._runtime.world.sum([[float(one)] for one in mine])
+            self._alive(position)
+            mine = (not saver.tidy(MEET), notice.given, saver.overdue)
+            goes_on, notices, overdue = self._runtime.world.sum([[float(one)] for one in mine])
             if not goes_on:
                 return
-            if notices:
+            if overdue:
+                self._say(
+                    "the removal of old checkpoints hangs in the store; what it leaves goes the next time"
+                )
+            if notices or overdue:
                 saver.hurry()
                 leaving = True
         saver.tidy(max(0.0, min(TIDY_SECONDS, notice.left)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from aurl_trainer.checkpoint import checkpointer
+from aurl_trainer.checkpoint.saving.following import Following
 from aurl_trainer.contract import Cause, ExitCode, Phase, Progress
 from aurl_trainer.engine import saves
 from aurl_trainer.engine.survival.exits import classify
@@ -100,6 +103,29 @@ def test_a_last_step_that_only_nodes_have_whole_is_saved_anew(tmp_path: Path, re
     assert newest.step == STEPS and newest.number > last.number, "it was not saved anew"
     assert verify(store, newest).good
     assert len(tries) > refused
+
+
+def test_a_removal_that_hangs_after_the_last_save_does_not_keep_the_run_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems without time limits may hang for ever, after all that the run is for has been stored."""
+    hangs, over = threading.Event(), threading.Event()
+
+    def hang(store: RunStore, *args: Any, **options: Any) -> None:
+        if store.valid()[-1].step == STEPS:
+            hangs.set()
+            over.wait()
+
+    monkeypatch.setattr(checkpointer, "retain", hang)
+    monkeypatch.setattr(saves, "TIDY_SECONDS", 0.1)
+    monkeypatch.setattr(Following, "overdue", property(lambda one: one.lives and hangs.is_set()))
+    watch = Watch()
+    try:
+        outcome, _ = run(str(tmp_path / "run"), watch)
+    finally:
+        over.set()
+    assert outcome.durable == STEPS and hangs.is_set()
+    assert any("the removal of old checkpoints hangs" in line for line in watch.said), watch.said
 
 
 def test_a_run_that_was_never_saved_says_so() -> None:

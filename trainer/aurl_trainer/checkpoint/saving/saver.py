@@ -107,6 +107,11 @@ class Saver:
         return self._following.what if self._follows and not self._overdue else None
 
     @property
+    def overdue(self) -> bool:
+        """Whether, on this rank, what follows the last save goes on beyond its time."""
+        return self._following.overdue
+
+    @property
     def times(self) -> SaveTimes:
         """What a save may take; all zero before the first has ended."""
         return SaveTimes(
