@@ -15,7 +15,7 @@ import torch
 
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.saving.outcomes import Saved
-from aurl_trainer.checkpoint.weights import MODEL, tokenizer_of
+from aurl_trainer.checkpoint.weights import MODEL, vocabulary_of
 from aurl_trainer.config.checkpoint import CheckpointConfig
 from aurl_trainer.errors import CheckpointError, RefusedError
 from aurl_trainer.store.export.layout import runs
@@ -65,8 +65,7 @@ def check_alike(parents: Sequence[Parent]) -> None:
     tensors = newest.tensors
     for other in in_order(parents)[:-1]:
         pair = f"{other} does not go with {newest}"
-        known = [tokenizer_of(p.manifest) for p in (other, newest)]
-        if None not in known and known[0] != known[1]:
+        if vocabulary_of(other.manifest).same(vocabulary_of(newest.manifest)) is False:
             raise CheckpointError(f"{pair}: it is of another tokenizer")
         lines = differences(_model_config(other.manifest), _model_config(newest.manifest), "model")
         there = other.tensors
@@ -123,7 +122,8 @@ def save_mean(
     check_free(uri)
     newest = in_order(parents)[-1].manifest
     found = decode(newest.extra)
-    extra = {k: found[k] for k in ("seed", "experiment", "model") if isinstance(found, dict) and k in found}
+    about = ("seed", "experiment", "model", "prepared")
+    extra = {k: found[k] for k in about if isinstance(found, dict) and k in found}
     measured: list[float | None] = [*nlls] if nlls else [None] * len(parents)
     extra["average_of"] = [
         {

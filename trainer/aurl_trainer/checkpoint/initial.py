@@ -1,7 +1,7 @@
 """The weights of another run's checkpoint as the beginning of a new one: `initFrom`.
 
     wanted = Reference.parse("gs://bucket/bach@best")
-    begun = load_initial(checkpoints_of(wanted.run), wanted.which, model, tokenizer=prepared.tokenizer_hash)
+    begun = load_initial(checkpoints_of(wanted.run), wanted.which, model, vocabulary=ours)
     for line in begun.lines(): print(line)
 
 What fits by name, shape and type is loaded in place, streamed and verified; the rest stays as it is in
@@ -22,7 +22,7 @@ from aurl_trainer.checkpoint.loading import warn
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
 from aurl_trainer.checkpoint.reading.fit import Fit, compare, tensors_of
 from aurl_trainer.checkpoint.transfer import read, read_tensors
-from aurl_trainer.checkpoint.weights import Weights, part_of, tokenizer_of
+from aurl_trainer.checkpoint.weights import Vocabulary, Weights, part_of, vocabulary_of
 from aurl_trainer.config.reference import Which
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.choose import first_whole
@@ -81,7 +81,7 @@ def load_initial(
     which: Which,
     model: torch.nn.Module,
     *,
-    tokenizer: str | None = None,
+    vocabulary: Vocabulary | None = None,
     token_tensors: Collection[str] = (),
     weights: Weights = "judged",
     optimizer: torch.optim.Optimizer | None = None,
@@ -89,8 +89,8 @@ def load_initial(
 ) -> Initialised:
     """Loads what fits of a checkpoint at `uri` into `model`, in place.
 
-    `tokenizer` is the hash of this run's; if the checkpoint's is another, `token_tensors`, the names of the
-    weights that have a row for each token, are left out. `weights`: the model's, the averaged ones, or those
+    `vocabulary` is this run's; if the checkpoint's is another, `token_tensors`, the names of the weights that
+    have a row for each token, are left out. `weights`: the model's, the averaged ones, or those
     that the other run is judged by. With `optimizer` its state comes, too, if all of it fits.
     `alive` is called while bytes come.
 
@@ -101,7 +101,16 @@ def load_initial(
     store = RunStore(Location(uri))
 
     def load(manifest: Manifest) -> Initialised:
-        return _load(store.location, manifest, model, tokenizer, token_tensors, weights, optimizer, alive)
+        return _load(
+            store.location,
+            manifest,
+            model,
+            vocabulary or Vocabulary(),
+            token_tensors,
+            weights,
+            optimizer,
+            alive,
+        )
 
     return first_whole(store, which, load, warn)
 
@@ -110,16 +119,14 @@ def _load(
     location: Location,
     manifest: Manifest,
     model: torch.nn.Module,
-    tokenizer: str | None,
+    vocabulary: Vocabulary,
     token_tensors: Collection[str],
     weights: Weights,
     optimizer: torch.optim.Optimizer | None,
     alive: Callable[[], None],
 ) -> Initialised:
-    theirs = tokenizer_of(manifest)
-    same: Literal["same", "other", "unknown"] = (
-        "unknown" if None in (theirs, tokenizer) else "same" if theirs == tokenizer else "other"
-    )
+    alike = vocabulary.same(vocabulary_of(manifest))
+    same: Literal["same", "other", "unknown"] = "unknown" if alike is None else "same" if alike else "other"
     part = part_of(manifest, weights)
     here = ModelPart(model).capture()
     there = {k.removeprefix(f"{part}."): t for k, t in tensors_of(manifest, [part]).items()}

@@ -5,6 +5,7 @@ A checkpoint may hold averaged weights beside the model's own; the run is judged
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from aurl_trainer.errors import CheckpointError
@@ -39,9 +40,32 @@ def _judged_by_average(manifest: Manifest) -> bool:
     return found is True
 
 
-def tokenizer_of(manifest: Manifest) -> str | None:
-    """The hash of the tokenizer that its model knows; None in checkpoints that do not say."""
-    found: Any = decode(manifest.extra)
-    found = found.get("model") if isinstance(found, dict) else None
-    found = found.get("tokenizer") if isinstance(found, dict) else None
-    return found if isinstance(found, str) else None
+@dataclass(frozen=True)
+class Vocabulary:
+    """What tells whether two models mean the same by a token; None: it is not said.
+
+    `meanings`: SHA-256 of what each id means. `file`: of the tokenizer's file, which also names the versions
+    of libraries, and so may differ where nothing else does.
+    """
+
+    meanings: str | None = None
+    file: str | None = None
+
+    def same(self, other: Vocabulary) -> bool | None:
+        """Whether they are the same, by the best that both say; None if they say nothing comparable."""
+        for mine, theirs in ((self.meanings, other.meanings), (self.file, other.file)):
+            if mine is not None and theirs is not None:
+                return mine == theirs
+        return None
+
+
+def vocabulary_of(manifest: Manifest) -> Vocabulary:
+    """That of the tokenizer which its model knows, as far as the checkpoint says."""
+    extra: Any = decode(manifest.extra)
+
+    def said(part: str, name: str) -> str | None:
+        found = extra.get(part) if isinstance(extra, dict) else None
+        found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else None
+
+    return Vocabulary(said("prepared", "vocabulary"), said("model", "tokenizer"))

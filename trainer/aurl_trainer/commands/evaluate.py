@@ -29,7 +29,8 @@ def evaluate(
 
     Prints the negative log likelihood per token (nats; lower is better)
     beside a unigram and an order-2 Markov model of the same tokens, fitted on
-    the training pieces.
+    the training pieces. All on the music that is here now; where it is not
+    what the model was trained on, a warning says how it differs.
 
     \b
     Examples:
@@ -51,14 +52,17 @@ def evaluate(
     found = measure_held_out(trained, samples)
     simple = measure(training, held_out, trained.prepared.vocab_size, count)
     rows = {"model": found.nll, "unigram": simple.unigram, "markov2": simple.markov2}
+    for line in trained.other or ():
+        typer.echo(f"warning: other music than the checkpoint was trained on: {line}", err=True)
     if as_json:
         told = {
             "step": trained.step,
             "weights": trained.weights,
             "tokens": found.tokens,
-            "nats_per_token": rows,
+            "nats_per_token": {name: nll if math.isfinite(nll) else None for name, nll in rows.items()},
+            "same_music": None if trained.other is None else not trained.other,
         }
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(told, allow_nan=False))
         return
     of = "averaged weights" if trained.weights == "average" else "the model's own weights"
     table = Table(title=f"Step {trained.step:,}, {of}: {found.tokens:,} held-out tokens")

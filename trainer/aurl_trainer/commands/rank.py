@@ -20,6 +20,7 @@ from aurl_trainer.checkpoint.agreement import Ranks
 from aurl_trainer.checkpoint.checkpointer import Checkpointer
 from aurl_trainer.checkpoint.initial import Initialised, load_initial
 from aurl_trainer.checkpoint.waiting import Waiting
+from aurl_trainer.checkpoint.weights import Vocabulary
 from aurl_trainer.commands.prepare import shared_music
 from aurl_trainer.config.experiment import Experiment, given, load_config
 from aurl_trainer.config.reference import Reference
@@ -195,7 +196,7 @@ def _initial(
                 checkpoints_of(wanted.run),
                 wanted.which,
                 model,
-                tokenizer=prepared.tokenizer_hash,
+                vocabulary=Vocabulary(prepared.vocabulary_hash, prepared.tokenizer_hash),
                 token_tensors=["embedding.weight"],
                 alive=alive,
             )

@@ -11,6 +11,7 @@ import torch
 
 from aurl_trainer.checkpoint.initial import Initialised, load_initial
 from aurl_trainer.checkpoint.parts import ModelPart, OptimizerPart
+from aurl_trainer.checkpoint.weights import Vocabulary
 from aurl_trainer.config.reference import Latest
 from aurl_trainer.errors import CheckpointError, DamagedError
 from aurl_trainer.store.location.place import Location
@@ -52,7 +53,9 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 def test_all_of_it_comes_over_when_all_of_it_fits(uri: str) -> None:
     model, optimizer, average = save(uri)
     new, fresh = make(5)
-    begun = load_initial(uri, Latest(), new, tokenizer="t1", weights="model", optimizer=fresh)
+    begun = load_initial(
+        uri, Latest(), new, vocabulary=Vocabulary(file="t1"), weights="model", optimizer=fresh
+    )
     assert hash_of(new, fresh) == hash_of(model, optimizer), (
         "weights or optimizer are not those of the other run"
     )
@@ -61,13 +64,13 @@ def test_all_of_it_comes_over_when_all_of_it_fits(uri: str) -> None:
         f"begins with the weights of small, step 2 ({begun.checkpoint} at {Location(uri).uri})"
     ]
     assert same(load(uri, weights="judged")[0], average), "the run is judged by its average"
-    unsaid = load(uri, weights="average", tokenizer=None)[1]
+    unsaid = load(uri, weights="average", vocabulary=None)[1]
     assert unsaid.tokenizer == "unknown" and "which tokenizer" in unsaid.lines()[-1]
 
 
 def load(uri: str, **options: Any) -> tuple[Small, Initialised]:
     model, _ = make(5)
-    return model, load_initial(uri, Latest(), model, **({"tokenizer": "t1"} | options))
+    return model, load_initial(uri, Latest(), model, **({"vocabulary": Vocabulary(file="t1")} | options))
 
 
 def test_what_does_not_fit_is_named_and_stays_new(uri: str) -> None:
@@ -76,7 +79,9 @@ def test_what_does_not_fit_is_named_and_stays_new(uri: str) -> None:
     new.scale = torch.nn.Parameter(torch.ones(3))
     new.more = torch.nn.Parameter(torch.full((2,), 7.0))
     del new.frozen
-    begun = load_initial(uri, Latest(), new, tokenizer="t1", weights="model", optimizer=fresh)
+    begun = load_initial(
+        uri, Latest(), new, vocabulary=Vocabulary(file="t1"), weights="model", optimizer=fresh
+    )
     assert begun.missing == ("more",) and begun.extra == ("frozen",)
     assert begun.unlike == {"scale": "float32[] there and float32[3] here"}
     assert begun.optimizer is False and not fresh.state
@@ -96,11 +101,27 @@ def test_what_does_not_fit_is_named_and_stays_new(uri: str) -> None:
 def test_weights_by_token_stay_new_under_another_tokenizer(uri: str) -> None:
     model, _, _ = save(uri)
     untouched, _ = make(5)
-    new, begun = load(uri, tokenizer="t2", token_tensors=("embedding.weight", "head.weight"), weights="model")
+    new, begun = load(
+        uri,
+        vocabulary=Vocabulary(file="t2"),
+        token_tensors=("embedding.weight", "head.weight"),
+        weights="model",
+    )
     assert begun.tokenizer == "other" and begun.by_token == ("embedding.weight", "head.weight")
     assert torch.equal(new.embedding.weight, untouched.embedding.weight)
     assert torch.equal(new.layers[0].weight, model.layers[0].weight)
     assert "another tokenizer, so its tokens' weights stay new: embedding.weight" in "\n".join(begun.lines())
+
+
+def test_versions_of_libraries_make_no_other_tokenizer(uri: str) -> None:
+    """The tokenizer's file names them; what its ids mean says more, where both say it."""
+    model, _, _ = save(uri, EXTRA | {"prepared": {"vocabulary": "v1"}})
+    tokens = ("embedding.weight", "head.weight")
+    new, begun = load(uri, vocabulary=Vocabulary("v1", "t2"), token_tensors=tokens, weights="model")
+    assert begun.tokenizer == "same" and begun.by_token == ()
+    assert torch.equal(new.embedding.weight, model.embedding.weight)
+    _, begun = load(uri, vocabulary=Vocabulary("v2", "t1"), token_tensors=tokens, weights="model")
+    assert begun.tokenizer == "other" and begun.by_token == tokens
 
 
 def test_nothing_that_fits_is_an_error_and_so_is_an_average_that_is_not_there(uri: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def invoke(command: Callable[..., None], *arguments: object) -> Result:
 def answer(command: Callable[..., None], *arguments: object) -> dict[str, Any]:
     result = invoke(command, *arguments, "--json")
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
+    found = json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert isinstance(found, dict)
     return found
 
@@ -168,6 +169,37 @@ def test_evaluate_is_the_mean_over_all_held_out_tokens(
     few = answer(evaluate, f"{run}@step:10", "--samples", 1)
     assert few["tokens"] == int(held_out.targets[0])
     assert few["step"] == 10
+
+
+def test_music_that_is_another_now_is_told_and_another_tokenizer_is_refused(
+    experiment: Experiment, model: MusicTransformerVAEGAN, prepared: PreparedData, tmp_path: Path
+) -> None:
+    """The shapes fit all the same, and what the model writes would be read as other notes."""
+    here = content_of(LazyMidiDataset(prepared), LazyMidiDataset(prepared, "validation"))
+    moved = here | {"digest": "f" * 64, "train": here["train"] | {"pieces": 1234}}
+    for name, content in (("same", here), ("moved", moved), ("strange", here | {"vocabulary": "f" * 64})):
+        saved_run(str(tmp_path / name / "checkpoints"), experiment, model, prepared=content)
+    assert answer(evaluate, tmp_path / "same")["same_music"] is True
+    told = invoke(evaluate, tmp_path / "moved", "--json")
+    assert json.loads(told.stdout)["same_music"] is False
+    assert "warning: other music than the checkpoint was trained on: train: 1,234 pieces, " in told.stderr
+    assert answer(sample, tmp_path / "moved", "--n", 1, "--tokens", 20)["step"] == 30, (
+        "its tokens are the same"
+    )
+    for command in (sample, evaluate):
+        assert "knows another tokenizer" in str(error(command, tmp_path / "strange"))
+
+
+def test_what_is_no_number_is_null_in_json_and_is_not_recorded(
+    experiment: Experiment, model: MusicTransformerVAEGAN, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        model.embedding.weight.fill_(math.nan)
+    saved_run(str(tmp_path / "nan" / "checkpoints"), experiment, model)
+    assert answer(evaluate, tmp_path / "nan")["nats_per_token"]["model"] is None
+    told = answer(average, tmp_path / "nan", "--last", 2)
+    assert told["val_nll"] is None and told["recorded"] is False
+    assert open_manifest(told["uri"]).metrics == {}
 
 
 def test_evaluate_prints_a_table(run: Path) -> None:

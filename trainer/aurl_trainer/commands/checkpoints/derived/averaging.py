@@ -6,6 +6,7 @@ Not here: the arithmetic and the saving (checkpoint/averaging.py). Importing thi
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,16 +101,16 @@ def average(
                 "checkpoint": p.manifest.name,
                 "step": p.manifest.step,
                 "weights": p.weights,
-                "val_nll": nlls[i] if nlls else None,
+                "val_nll": finite(nlls[i]) if nlls else None,
             }
             for i, p in enumerate(parents)
         ]
         answer = {
             "uri": shown(place), "checkpoint": saved.name, "step": saved.step, "parents": rows,
-            "val_nll": nlls[-1] if nlls else None, "samples": found.samples, "recorded": found.recorded,
-            "not_measured": found.why_not,
+            "val_nll": finite(nlls[-1]) if nlls else None, "samples": found.samples,
+            "recorded": found.recorded, "not_measured": found.why_not,
         }  # fmt: skip
-        typer.echo(json.dumps(answer))
+        typer.echo(json.dumps(answer, allow_nan=False))
         return
     for i, parent in enumerate(parents):
         typer.echo(f"{parent}{f'  {nlls[i]:.4f} nats/token' if nlls else ''}")
@@ -117,9 +118,15 @@ def average(
         f"their mean{f'  {nlls[-1]:.4f} nats/token' if nlls else f' is not measured: {found.why_not}'}"
     )
     if nlls and not found.recorded:
-        said = f"measured on {found.samples} of the held-out samples"
-        typer.echo(f"{said}, and not recorded: the run validates on another number of them")
+        said = f"measured on {found.samples} of the held-out samples, and not recorded: "
+        others = "the run validates on another number of them"
+        typer.echo(said + (others if all(map(math.isfinite, nlls)) else "not all are numbers"))
     typer.echo(f"saved at {shown(place)}, as step {saved.step}")
+
+
+def finite(value: float) -> float | None:
+    """JSON has no other numbers."""
+    return value if math.isfinite(value) else None
 
 
 def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weights) -> list[Parent]:
@@ -169,8 +176,8 @@ def beside(uri: str, step: int) -> str:
 class Measured:
     """The NLLs of the parents and, last, of their mean, on the first `samples` held-out samples.
 
-    `recorded`: the run measures on as many, so these may stand beside its own `val_nll`, by which checkpoints
-    are compared and kept. Nothing measured: `why_not`.
+    `recorded`: the run measures on as many, and all are numbers, so these may stand beside its own `val_nll`,
+    by which checkpoints are compared and kept. Nothing measured: `why_not`.
     """
 
     nlls: tuple[float, ...] = ()
@@ -182,25 +189,18 @@ class Measured:
 def _measured(parents: Sequence[Parent], made: dict[str, torch.Tensor], samples: int | None) -> Measured:
     """On what the newest's run holds out; not at all if its music is not here, or has become other music."""
     from aurl_trainer.checkpoint.loading import load_manifest
-    from aurl_trainer.checkpoint.weights import tokenizer_of
+    from aurl_trainer.checkpoint.weights import vocabulary_of
     from aurl_trainer.commands.held_out import held_out_count, measure_held_out
-    from aurl_trainer.commands.trained import build
-    from aurl_trainer.data.content import content_of
-    from aurl_trainer.data.dataset import LazyMidiDataset
-    from aurl_trainer.engine.resume.music import lines
-    from aurl_trainer.store.format.plain import decode
+    from aurl_trainer.commands.trained import build, other_music
 
     newest = parents[-1]
     try:
         built = build(newest.manifest, newest.location.uri, sys.stderr.isatty())
     except (CheckpointError, ConfigError, DataError, MissingError) as error:
         return Measured(why_not=str(error))
-    if tokenizer_of(newest.manifest) not in (None, built.prepared.tokenizer_hash):
+    if built.vocabulary.same(vocabulary_of(newest.manifest)) is False:
         return Measured(why_not="the music that is here now gives another tokenizer than theirs")
-    extra = decode(newest.manifest.extra)
-    before = extra.get("prepared") if isinstance(extra, dict) else None
-    training, validation = (LazyMidiDataset(built.prepared, split) for split in ("train", "validation"))
-    if before and (other := lines(before, content_of(training, validation), "then", "now")):
+    if other := other_music(newest.manifest, built.prepared):
         return Measured(why_not=f"the music that is here now is not theirs: {'; '.join(other)}")
     usual = held_out_count(built, built.experiment.monitor.evaluate_samples)
     count = held_out_count(built, samples) if samples is not None else usual
@@ -210,4 +210,4 @@ def _measured(parents: Sequence[Parent], made: dict[str, torch.Tensor], samples:
         nlls.append(measure_held_out(built, count, f"step {parent.manifest.step}").nll)
     built.model.load_state_dict(made)
     nlls.append(measure_held_out(built, count, "their mean").nll)
-    return Measured(tuple(nlls), count, recorded=count == usual)
+    return Measured(tuple(nlls), count, recorded=count == usual and all(map(math.isfinite, nlls)))
