@@ -18,6 +18,7 @@ from aurl_trainer.checkpoint.saving.outcomes import Saved
 from aurl_trainer.checkpoint.weights import MODEL, vocabulary_of
 from aurl_trainer.config.checkpoint import CheckpointConfig
 from aurl_trainer.errors import CheckpointError, RefusedError
+from aurl_trainer.store.choose import target
 from aurl_trainer.store.export.layout import runs
 from aurl_trainer.store.export.writing import part_tensors
 from aurl_trainer.store.format.identity import differences
@@ -155,8 +156,8 @@ def save_mean(
 
 
 def check_free(uri: str) -> None:
-    """Raises RefusedError if a run has saved, or begun, at `uri`."""
-    store = RunStore(Location(uri))
+    """Raises RefusedError if a run has saved, or begun, at `uri`, or it is none to save to."""
+    store = RunStore(target(uri))
     if store.committed() or store.location.names(GENERATIONS):
         raise RefusedError(f"{shown(uri)}: checkpoints are there already; name another place with --to")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from aurl_trainer.config.reference import Best, Exact, Latest, Number, Step, Tag, Which
 from aurl_trainer.contract import RunFile
-from aurl_trainer.errors import CheckpointError, DamagedError, MissingError
+from aurl_trainer.errors import CheckpointError, DamagedError, MissingError, RefusedError
 from aurl_trainer.store.format.names import MANIFESTS, CheckpointName
 from aurl_trainer.store.location.place import Location
 from aurl_trainer.store.retention.rules import rating
@@ -84,9 +84,13 @@ def first_whole(
     raise damage
 
 
-def chosen(store: RunStore, which: Which) -> Manifest:
+def chosen(
+    store: RunStore,
+    which: Which,
+    passed_over: Callable[[CheckpointName, DamagedError], None] = lambda name, error: None,
+) -> Manifest:
     """The manifest of the first candidate that has one. Raises as `first_whole` does."""
-    return first_whole(store, which, lambda manifest: manifest)
+    return first_whole(store, which, lambda manifest: manifest, passed_over)
 
 
 def _one(
@@ -165,6 +169,23 @@ def checkpoints_of(run: str) -> str:
         f"{', '.join(looked)}: no checkpoints there; expected a run's directory, a checkpoint URL, "
         f"or with {RUNS} set a run's name"
     )
+
+
+def target(place: str) -> Location:
+    """A place for checkpoints that somebody else than its run puts there.
+
+    Raises RefusedError for none, and for the directory of a run, whose own checkpoints nobody would find
+    then.
+    """
+    if not place.strip():
+        raise RefusedError("expected a place to save to, any fsspec URL or path, found none")
+    location = Location(place)
+    if RunFile.CHECKPOINTS in location.folders("") or RunFile.JOB in location.files(""):
+        raise RefusedError(
+            f"{location.uri}: is the directory of a run, whose own checkpoints lie below it; "
+            "name another place"
+        )
+    return location
 
 
 def _at(folder: Path) -> str | None:

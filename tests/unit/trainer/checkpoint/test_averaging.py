@@ -142,6 +142,15 @@ def test_what_does_not_fit_is_named_and_nothing_is_saved(tmp_path: Path) -> None
     assert not out.exists()
 
 
+def test_it_is_not_saved_into_a_runs_directory(tmp_path: Path) -> None:
+    """Whoever named the run would find the mean, and none of the run's own."""
+    save(tmp_path / "run" / "checkpoints", 1, 2)
+    with pytest.raises(RefusedError, match="is the directory of a run"):
+        call(tmp_path / "run", "--last", 2, "--to", tmp_path / "run", "--no-measure")
+    with pytest.raises(RefusedError, match="expected a place to save to"):
+        call(tmp_path / "run", "--last", 2, "--to", "", "--no-measure")
+
+
 def test_a_damaged_parent_is_named_and_nothing_is_saved(tmp_path: Path) -> None:
     save(tmp_path / "run", 1, 2, 3)
     (pack,) = (tmp_path / "run" / "packs").glob("v000002-*/*.pack")

@@ -12,7 +12,14 @@ from typer.testing import CliRunner
 from aurl_trainer.commands.checkpoints.app import app
 from aurl_trainer.config.checkpoint import KeepConfig
 from aurl_trainer.contract import ExitCode
-from aurl_trainer.errors import CheckpointError, ConfigError, MissingError, QueryError, RefusedError
+from aurl_trainer.errors import (
+    CheckpointError,
+    ConfigError,
+    DamagedError,
+    MissingError,
+    QueryError,
+    RefusedError,
+)
 from aurl_trainer.store.aside import set_aside, take_back
 from aurl_trainer.store.format.names import CheckpointName
 from aurl_trainer.store.format.plain import encode
@@ -133,6 +140,58 @@ def test_find_filters_and_sorts_over_runs_with_or_without_an_index(many: Path) -
     assert code == 0 and text.splitlines()[1].split()[:2] == ["bach", "30"]
     with pytest.raises(QueryError, match="did you mean val_nll"):
         call("find", many, "--where", "val_nl < 2")
+
+
+def test_find_points_at_a_setting_that_no_checkpoint_has(tmp_path: Path) -> None:
+    store, claim = open_run(str(tmp_path / "run"))
+    save(store, claim.id, 1, 10, extra={"experiment": {"model": {"dim": 64, "latent": None}}})
+    for condition, found in (("model.dim = 64", 1), ("model.latent is None", 1), ("model.latent > 3", 0)):
+        text = call("find", tmp_path, "--where", condition, "--json")[1]
+        assert len(json.loads(text)["checkpoints"]) == found, condition
+    with pytest.raises(QueryError, match=r"no checkpoint has 'model\.dimm'"):
+        call("find", tmp_path, "--where", "model.dimm > 3")
+
+
+def test_what_is_damaged_is_passed_over_aloud_and_never_where_the_result_stays(
+    run: Path, tmp_path: Path
+) -> None:
+    store = RunStore(Location(str(run / "checkpoints")))
+    flip(store.location, store.valid()[-1].manifest)
+    shown = CliRunner().invoke(app, ["show", str(run), "--json"])
+    assert json.loads(shown.stdout)["step"] == 20
+    assert "step 30 is damaged and passed over: " in shown.stderr
+    copied = ("copy", run, tmp_path / "copy")
+    averaged = ("average", run, f"{run}@v1", "--no-measure", "--to", tmp_path / "mean")
+    for command in (copied, averaged):
+        with pytest.raises(DamagedError, match="v000003-"):
+            call(*command)
+        assert not RunStore(Location(str(command[-1]))).committed()
+
+
+def test_no_checkpoint_is_put_into_a_runs_directory(run: Path, tmp_path: Path) -> None:
+    """Whoever named the run would find the foreign one, and none of its own."""
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "job.yaml").write_text("{}")
+    there = json.loads(call("list", run, "--json")[1])
+    for place, words in (
+        (run, "directory of a run"),
+        (begun, "directory of a run"),
+        (" ", "expected a place"),
+    ):
+        for command in (
+            ("copy", f"{run}@v1", place),
+            ("promote", f"{run}@v1", "--to", place),
+        ):
+            with pytest.raises(RefusedError, match=words):
+                call(*command)
+    assert json.loads(call("list", run, "--json")[1]) == there
+    assert [p.name for p in begun.iterdir()] == ["job.yaml"]
+
+
+def test_an_export_to_a_name_that_no_file_can_have_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="cannot be a file's name there: File name too long"):
+        call("export", run, "--to", tmp_path / ("x" * 300))
 
 
 def test_a_tag_names_a_checkpoint_everywhere(run: Path) -> None:

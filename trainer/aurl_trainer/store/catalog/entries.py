@@ -96,6 +96,15 @@ class Entry:
             return found
         return self.metrics.get(".".join(field))
 
+    def has(self, field: tuple[str, ...]) -> bool:
+        """Whether its configuration has such a field, if only with None."""
+        found: Any = self.config
+        for part in field:
+            if not isinstance(found, Mapping) or part not in found:
+                return False
+            found = found[part]
+        return True
+
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
         return {

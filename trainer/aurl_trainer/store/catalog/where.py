@@ -73,7 +73,13 @@ class Where:
             field = _field(node) if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) else None
             if field is None or not entries or _is_inside(node, self._tree):
                 continue
-            if field[0] in CONFIG or (field[0] in PLAIN and len(field) == 1):
+            if field[0] in PLAIN and len(field) == 1:
+                continue
+            if field[0] in CONFIG:
+                if not any(e.has(field) for e in entries):
+                    raise self._problem(
+                        node, f"no checkpoint has {'.'.join(field)!r}; show RUN tells what there is"
+                    )
                 continue
             name = ".".join(field[1:] if field[0] == "metrics" and len(field) > 1 else field)
             if name not in metrics:

@@ -121,6 +121,7 @@ _WORDS = {
     "unable to locate credentials": Kind.NO_CREDENTIALS,
     "invalid credentials": Kind.EXPIRED,
     "bucket does not exist": Kind.NO_BUCKET,
+    "invalid bucket name": Kind.NO_BUCKET,
     "forbidden": Kind.DENIED,
 }
 
@@ -221,4 +222,6 @@ def _text(chain: list[BaseException]) -> str:
 
 def _line(text: str) -> str:
     lines = [part.strip() for part in text.strip().splitlines() if part.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # as botocore's: what is wrong comes after it
+        lines[0] = f"{lines[0]} {lines[1]}"
     return _QUERY.sub("?***", lines[0])[:300] if lines else ""

@@ -51,6 +51,10 @@ def shown(uri: str) -> str:
     return re.sub(r"//[^/:\s]*:[^/\s]*@", "//***@", uri)
 
 
+_OF_BUCKET = re.compile(r"(s3a?|gc?s|az|abfss?)://[^/]*:[^/]*@")
+"""Before the path there is a bucket, or a container and its account: never a user with a password."""
+
+
 class Location:
     """A folder on a store. `uri` is any fsspec URL or a plain path; `filesystem` serves it if given.
 
@@ -63,6 +67,11 @@ class Location:
         self._given = filesystem is not None
         self._patience = patience or Patience()
         self._deadline: float | None = None
+        if _OF_BUCKET.match(uri):
+            raise CheckpointError(
+                f"{uri.partition('://')[0]}://***: credentials never stand in such a URL; set the store's "
+                "variables"
+            )
         try:
             if filesystem is None:
                 self.fs, root = open_store(uri)
@@ -268,6 +277,10 @@ class Location:
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted; none when it is not there."""
         return sorted(name for name, is_folder in self._entries(folder) if is_folder)
+
+    def files(self, folder: str) -> list[str]:
+        """Names of the objects directly in `folder`, sorted; none when it is not there."""
+        return sorted(name for name, is_folder in self._entries(folder) if not is_folder)
 
     def partials(self, folder: str, quiet: float = 0.0) -> list[str]:
         """Names in `folder` of files that are not whole: a `put` writes them now, or was interrupted.

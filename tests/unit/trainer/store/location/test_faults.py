@@ -23,7 +23,13 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
 from fsspec import FSTimeoutError
 from gcsfs.retry import HttpError, validate_response
 from s3fs.errors import translate_boto_error
@@ -113,6 +119,13 @@ def test_the_cause_counts_where_the_error_itself_says_nothing() -> None:
             raise RuntimeError("upload failed") from cause
     except RuntimeError as error:
         assert understand(error).passing
+
+
+def test_the_reason_is_told_that_stands_on_a_second_line() -> None:
+    """As botocore says which parameter is wrong."""
+    report = 'Invalid bucket name "My_Bucket!": Bucket name must match the regex "^[a-z]"'
+    found = understand(ParamValidationError(report=report))
+    assert found.kind is Kind.NO_BUCKET and 'Invalid bucket name "My_Bucket!"' in str(found)
 
 
 class _Silent(AbstractResolver):

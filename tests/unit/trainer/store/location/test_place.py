@@ -332,3 +332,10 @@ def test_the_store_needs_no_torch() -> None:
 )
 def test_what_lies_on_local_disks(uri: str, path: str | None) -> None:
     assert local_path(uri) == path
+
+
+@pytest.mark.parametrize("protocol", ["s3", "gs", "az", "abfs"])
+def test_credentials_in_the_url_of_a_bucket_are_refused_and_not_told(protocol: str) -> None:
+    with pytest.raises(CheckpointError, match="credentials never stand in such a URL") as error:
+        Location(f"{protocol}://me:s3cr3t@bucket/run")
+    assert "s3cr3t" not in str(error.value)

@@ -14,7 +14,9 @@ from aurl_trainer.commands.checkpoints.screen import Table, number, size, when
 
 if TYPE_CHECKING:
     from aurl_trainer.config.reference import Reference
+    from aurl_trainer.errors import DamagedError
     from aurl_trainer.store.format.manifest import Manifest
+    from aurl_trainer.store.format.names import CheckpointName
 
 
 def show(
@@ -158,6 +160,10 @@ def _read(checkpoint: Reference) -> tuple[Manifest, list[str], str]:
     from aurl_trainer.store.choose import chosen
 
     store = open_store(checkpoint.run)
-    manifest = chosen(store, checkpoint.which)
+
+    def damaged(name: CheckpointName, damage: DamagedError) -> None:
+        typer.echo(f"step {name.step} is damaged and passed over: {damage}", err=True)
+
+    manifest = chosen(store, checkpoint.which, damaged)
     tags = [tag for tag, name in store.tags().items() if str(name) == manifest.name]
     return manifest, tags, store.location.uri

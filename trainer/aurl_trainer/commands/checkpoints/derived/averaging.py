@@ -83,7 +83,7 @@ def average(
     parents = in_order(_parents(checkpoints, last, which_weights(weights)))
     newest = parents[-1]
     check_alike(parents)
-    place = to or beside(newest.place, newest.manifest.step)
+    place = to if to is not None else beside(newest.place, newest.manifest.step)
     check_free(place)
     content = sum(t.content_bytes(c) for p in parents for t in p.tensors.values() for c in t.chunks)
     with bytes_bar(f"{len(parents)} checkpoints", content, quiet=as_json) as advance:
@@ -151,7 +151,7 @@ def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weight
     for wanted in chosen:
         place = choose.checkpoints_of(wanted.run)
         store = RunStore(Location(place))
-        manifest = choose.chosen(store, wanted.which)
+        manifest = store.manifest(choose.resolve(store, wanted.which))  # none is passed over
         parent = Parent(store.location, manifest, part_of(manifest, weights), place)
         if found.setdefault((place, manifest.name), parent) is not parent:
             named = f"{shown(str(wanted))} is {parent}, which was named already"

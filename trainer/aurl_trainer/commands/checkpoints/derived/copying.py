@@ -62,17 +62,16 @@ def promote(
 
 
 def _copy(checkpoint: Reference, url: str, *, any_run: bool, quiet: bool) -> tuple[RunStore, Copied]:
-    from aurl_trainer.store.choose import resolve
+    from aurl_trainer.store.choose import resolve, target
     from aurl_trainer.store.copying import copy as copy_one
-    from aurl_trainer.store.location.place import Location
     from aurl_trainer.store.run_store import RunStore
 
     source = open_store(checkpoint.run)
-    target = RunStore(Location(url))
+    there = RunStore(target(url))
     name = resolve(source, checkpoint.which)
     total = source.manifest(name).stored_bytes
     with bytes_bar(f"step {name.step}", total, quiet=quiet) as advance:
-        return target, copy_one(source, name, target, advance, any_run=any_run)
+        return there, copy_one(source, name, there, advance, any_run=any_run)
 
 
 def _say(target: RunStore, done: Copied, tag: str | None, as_json: bool) -> None:

@@ -52,6 +52,12 @@ def export(
     wanted = which_weights(weights)
     if ":/" in str(to):  # what a path makes of a URL
         raise typer.BadParameter("a file on this machine; copy it from there", param_hint="--to")
+    try:
+        to.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise MissingError(f"{to.name[:40]}...: cannot be a file's name there: {error.strerror}") from None
     if to.is_dir() or (to.exists() and not overwrite):
         raise RefusedError(f"{to} is there; name another file with --to, or say --overwrite")
     if not to.parent.is_dir():
