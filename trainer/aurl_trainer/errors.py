@@ -104,6 +104,10 @@ class DivergedError(AurlTrainerError):
     exit_code = ExitCode.FINAL
 
 
+class BrokenOffError(AurlTrainerError):
+    """An evaluation has ended early on all ranks, since one of them has to leave."""
+
+
 class LeaveError(AurlTrainerError):
     """A rank ends on purpose with `exit_code`, which its agent understands.
 

@@ -16,6 +16,10 @@ from torch import nn
 from aurl_trainer.data.batches import IGNORED, Samples, collate
 from aurl_trainer.engine.parallel import World
 from aurl_trainer.engine.precision import Precision
+from aurl_trainer.errors import BrokenOffError
+
+ASK = 4
+"""Batches of each rank between two looks at whether all go on."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,28 @@ def evaluate(
     world: World,
     precision: Precision,
     alive: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] | None = None,
 ) -> Evaluation:
     """NLL of the first `count` samples; every target but padding counts once.
 
-    `alive` is called after each batch: it tells the heartbeat that the evaluation moves. Dropout is off
-    while it runs and no random number is drawn.
+    `alive` is called after each batch: it tells the heartbeat that the evaluation moves. With `stop`, given
+    by all ranks or by none, each is asked now and then. Dropout is off while it runs and no random number is
+    drawn.
+
+    Raises BrokenOffError on all ranks once `stop` says so on any.
     """
     training = model.training
     model.eval()
     sums: list[float] = []
     tokens = 0
     starts = range(0, count, batch)
-    for start in list(starts)[world.rank :: world.size]:
+    for round_, first in enumerate(range(0, len(starts), world.size)):
+        if stop is not None and round_ % ASK == ASK - 1 and any(world.sum([[float(stop())]])):
+            model.train(training)
+            raise BrokenOffError("a node has to leave")
+        if first + world.rank >= len(starts):
+            continue
+        start = starts[first + world.rank]
         ids = np.arange(start, min(start + batch, count), dtype=np.int64)
         inputs, targets = collate(samples, ids)
         with precision.forward():

@@ -135,13 +135,26 @@ class Saves:
 
         self._outcome(step, finish)
 
+    def needs(self, step: int) -> float:
+        """Seconds that saving `step` before this rank leaves may take; infinite if none has been measured."""
+        if self._saver is None or self._holds(step):
+            return 0.0
+        return self._saver.times.total or math.inf
+
     def last(self, position: Position, sums: Sequence[float]) -> None:
-        """Saves before all leave, as far as there is time. `sums` are those of this step's signals."""
+        """Saves before all leave, as far as there is time. `sums` are those of this step's signals.
+
+        Not again where the store has this step, or will have it.
+        """
         saver = self._saver
         if saver is None:
             return
         self._enter(position, Phase.SAVE)
         saver.hurry()
+        if saver.under_way == position.step or self._holds(position.step):
+            self.wait(position, hurried=True)
+            self._tidy(saver, position, leaving=True)
+            return
         choice = last_save(saver.under_way is not None, sums[4:])
         if choice in (LastSave.WAIT, LastSave.WAIT_AND_SAVE):
             self.wait(position, hurried=True)

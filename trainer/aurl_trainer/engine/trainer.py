@@ -38,7 +38,7 @@ from aurl_trainer.engine.state.position import Position
 from aurl_trainer.engine.state.run_state import RunState
 from aurl_trainer.engine.step import TrainingStep
 from aurl_trainer.engine.survival.preemption import Decision, decide
-from aurl_trainer.errors import LeaveError
+from aurl_trainer.errors import BrokenOffError, LeaveError
 from aurl_trainer.losses.framework import ComprehensiveLossFramework
 
 
@@ -223,18 +223,37 @@ class AdvancedTrainer:
             raise RuntimeError("no validation data was given")
         began, step = time.perf_counter(), position.step
         self._tell.enter(position, Phase.EVALUATE)
+        notice, last = self._runtime.notice, step == self._state.experiment.engine.steps
+
+        def stop() -> bool:
+            # The evaluation of the last step ends the run, so it may take all that saving that step does not.
+            return notice.given and (not last or notice.left < 2 * self._saves.needs(step))
+
         batch = self._state.experiment.engine.batch
-        result = evaluate(
-            self._state.judged(bare(self._model)),
-            self._validation,
-            count=min(count or len(self._validation), len(self._validation)),
-            batch=batch.global_batch // batch.shards,
-            world=self._runtime.world,
-            precision=self._precision,
-            alive=lambda: self._runtime.beats.phase(Phase.EVALUATE, step),
-        )
+        try:
+            result = evaluate(
+                self._state.judged(bare(self._model)),
+                self._validation,
+                count=min(count or len(self._validation), len(self._validation)),
+                batch=batch.global_batch // batch.shards,
+                world=self._runtime.world,
+                precision=self._precision,
+                alive=lambda: self._runtime.beats.phase(Phase.EVALUATE, step),
+                stop=stop,
+            )
+        except BrokenOffError:
+            self._break_off(position)
         self._tell.evaluated(step, result, time.perf_counter() - began)
         return result
+
+    def _break_off(self, position: Position) -> NoReturn:
+        """In place of the rest of an evaluation, which the next world makes up for: save, and leave."""
+        notice = self._runtime.notice
+        sums = [[float(notice.given)], *([signal] for signal in self._saves.signals())]
+        notices, *signals = self._runtime.world.sum(sums)
+        self._saves.heard(signals)
+        self._saves.last(position, signals)
+        self._leave(decide(notice.given, notices, 0.0), position.step)
 
     def _leave(self, decision: Decision, step: int) -> NoReturn:
         leaving = decision is Decision.SAVE_AND_LEAVE

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aurl_trainer.config.checkpoint import CheckpointConfig, KeepConfig
 from aurl_trainer.config.experiment import Experiment
 from aurl_trainer.config.monitor import MonitorConfig
 from aurl_trainer.contract import ExitCode, Phase
-from aurl_trainer.engine import saves
-from aurl_trainer.errors import LeaveError
-from tests.unit.trainer.engine.runs import STEPS, Brief, make_experiment, run
+from aurl_trainer.engine import evaluation, saves
+from aurl_trainer.engine.precision import Precision
+from aurl_trainer.engine.randomness import seed_all
+from aurl_trainer.engine.saves import Saves
+from aurl_trainer.engine.survival.preemption import Notice
+from aurl_trainer.errors import BrokenOffError, LeaveError
+from aurl_trainer.model.music_transformer import MusicTransformerVAEGAN
+from tests.unit.trainer.engine.corpus import Windows
+from tests.unit.trainer.engine.runs import STEPS, Brief, Watch, make_experiment, run
 from tests.unit.trainer.engine.test_saves import Slow
+from tests.unit.trainer.engine.worlds import Worlds, world_of
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
@@ -100,6 +110,103 @@ def test_it_ends_the_wait_for_the_last_step_with_the_grace() -> None:
     assert error.value.exit_code is ExitCode.PREEMPTED
     assert told(watch) == [(6, True), (STEPS, False)]
     assert "no time left" in watch.of("save")[1]["message"]
+
+
+class Soon(Notice):
+    """Five seconds are left after a notice."""
+
+    @property
+    def left(self) -> float:
+        return 5.0 if self.given else math.inf
+
+
+class Evaluating(Watch):
+    """A node that gets a notice while step `at` is evaluated."""
+
+    def __init__(self, at: int, notice: Notice) -> None:
+        super().__init__(notice=notice)
+        self._at = at
+
+    def phase(self, phase: Phase, step: int) -> None:
+        self.runtime.notice.given |= phase is Phase.EVALUATE and step == self._at
+        super().phase(phase, step)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """Evaluates after steps 6 and 12, asks before each batch, and saves at the end only."""
+    monkeypatch.setattr(evaluation, "ASK", 1)
+    return make_experiment().model_copy(
+        update={
+            "checkpoint": CheckpointConfig(every=100),
+            "monitor": MonitorConfig(evaluate_every=6, log_every=4),
+        }
+    )
+
+
+def evaluated(watch: Watch) -> list[int]:
+    return [r["step"] for r in watch.of("evaluation")]
+
+
+def test_it_breaks_off_an_evaluation_which_is_made_up_for_after_the_save(
+    asked: Experiment, tmp_path: Path
+) -> None:
+    """An evaluation may take longer than the grace, with all steps since the last save at stake."""
+    calm = Watch()
+    _, weights = run(str(tmp_path / "calm"), calm, asked)
+    uri, watch = str(tmp_path / "run"), Evaluating(6, Notice())
+    with pytest.raises(LeaveError) as error:
+        run(uri, watch, asked)
+    assert error.value.exit_code is ExitCode.PREEMPTED and error.value.durable[0] == 6
+    assert evaluated(watch) == [] and [(r["step"], r["ok"]) for r in watch.of("save")] == [(6, True)]
+    after = Watch()
+    _, resumed = run(uri, after, asked)
+    assert evaluated(after) == evaluated(calm) and torch.equal(resumed, weights)
+
+
+@pytest.mark.parametrize(("needed", "breaks_off"), [(1.0, False), (10.0, True)])
+def test_the_evaluation_that_ends_a_run_has_what_time_its_save_does_not_need(
+    asked: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: float, breaks_off: bool
+) -> None:
+    holds = Saves._holds
+    monkeypatch.setattr(Saves, "needs", lambda self, step: 0.0 if holds(self, step) else needed)
+    watch = Evaluating(STEPS, Soon())
+    if not breaks_off:
+        assert run(str(tmp_path / "run"), watch, asked)[0].durable == STEPS
+        return
+    with pytest.raises(LeaveError) as error:
+        run(str(tmp_path / "run"), watch, asked)
+    assert error.value.durable[0] == STEPS and evaluated(watch) == [6]
+    after = Watch()
+    assert run(str(tmp_path / "run"), after, asked)[0].durable == STEPS
+    assert set(evaluated(after)) == {STEPS}
+
+
+def _evaluates(rank: int, size: int, stops: bool) -> float | None:
+    """Seven samples, one a batch: the last round has one for rank 0 alone. Rank 1 gets the notice."""
+    evaluation.ASK = 1
+    experiment, data = make_experiment(), Windows(count=7, seed=9)
+    seed_all(1, "weights")
+    model = MusicTransformerVAEGAN(experiment.model, data.vocab, data.pad_id, data.sequence_length)
+    looks = iter(range(100))
+
+    def stop() -> bool:
+        return stops and rank == 1 and next(looks) == 1
+
+    try:
+        return evaluation.evaluate(
+            model, data, count=7, batch=1, world=world_of(rank, size),
+            precision=Precision("fp32", torch.device("cpu")), stop=stop,
+        ).nll  # fmt: skip
+    except BrokenOffError:
+        return None
+
+
+def test_all_ranks_break_off_an_evaluation_together(worlds: Worlds) -> None:
+    (alone,) = worlds.run(1, _evaluates, False)
+    assert worlds.run(3, _evaluates, False) == [alone] * 3
+    assert worlds.run(2, _evaluates, True) == [None] * 2
+    assert worlds.run(3, _evaluates, True) == [None] * 3
 
 
 def test_it_ends_the_wait_for_what_follows_the_last_save(monkeypatch: pytest.MonkeyPatch) -> None:
