@@ -21,12 +21,8 @@ State = Mapping[str, Any]
 """By name, parts or plain trees (dicts, lists, tensors, plain values)."""
 
 
-def _nobody_asks() -> None:
-    pass
-
-
 def read(
-    state: State, objects: Objects, manifest: Manifest, alive: Callable[[], None] = _nobody_asks
+    state: State, objects: Objects, manifest: Manifest, alive: Callable[[], None] = lambda: None
 ) -> Loaded:
     """Loads one checkpoint into this rank's `state`, in place, streamed; every chunk is verified.
 
@@ -60,7 +56,7 @@ def read_tensors(
     tensors: Mapping[str, torch.Tensor],
     objects: Objects,
     manifest: Manifest,
-    alive: Callable[[], None] = _nobody_asks,
+    alive: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
     """Loads the tensors of these keys in place; they must fit. Returns bytes of content and bytes read."""
     planner = TensorLoadPlanner()

@@ -49,7 +49,9 @@ class PackStorageReader(StorageReader):
     read for it.
     """
 
-    def __init__(self, objects: Objects, manifest: Manifest, alive: Callable[[], None]) -> None:
+    def __init__(
+        self, objects: Objects, manifest: Manifest, alive: Callable[[], None] = lambda: None
+    ) -> None:
         self._objects = objects
         self._manifest = manifest
         self._alive = alive
