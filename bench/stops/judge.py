@@ -103,8 +103,10 @@ def _tidy(past: Past, newest: int) -> Iterator[str]:
     if gone:
         yield f"retention took what has a tag: {gone}"
     # A newer checkpoint may refer to packs of an older one that is gone.
-    needed = {pack.path for name in committed for pack in after.manifest(name).packs}
-    left = {n.partition("/")[0] for n in after.location.names("packs")} - {p.split("/")[1] for p in needed}
+    aside = after.aside()
+    needed = {pack.path for name in committed if name not in aside for pack in after.manifest(name).packs}
+    left = {n.partition("/")[0] for n in after.location.names("packs")}
+    left -= {p.split("/")[1] for p in needed} | {str(name) for name in aside}
     if left:
         yield f"packs that no checkpoint needs stay: {sorted(left)}"
     strays = [*after.location.names(PROBES), *unlisted(after.location)]
