@@ -40,7 +40,7 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from aurl_trainer.commands.held_out import held_out_count, measure_held_out
+    from aurl_trainer.commands.held_out import finite, held_out_count, measure_held_out
     from aurl_trainer.commands.trained import open_trained, which_weights
     from aurl_trainer.data.dataset import LazyMidiDataset
     from aurl_trainer.music.baselines import measure
@@ -59,7 +59,7 @@ def evaluate(
             "step": trained.step,
             "weights": trained.weights,
             "tokens": found.tokens,
-            "nats_per_token": {name: nll if math.isfinite(nll) else None for name, nll in rows.items()},
+            "nats_per_token": {name: finite(nll) for name, nll in rows.items()},
             "same_music": None if trained.other is None else not trained.other,
         }
         typer.echo(json.dumps(told, allow_nan=False))

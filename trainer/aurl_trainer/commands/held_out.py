@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from aurl_trainer.engine.evaluation import Evaluation
 
 
+def finite(nll: float) -> float | None:
+    """`nll` for JSON, which has no other numbers."""
+    return nll if math.isfinite(nll) else None
+
+
 def held_out_count(built: Untrained, samples: int | None) -> int:
     """How many held-out samples are measured: the first `samples`, or all."""
     from aurl_trainer.data.dataset import LazyMidiDataset

@@ -78,7 +78,8 @@ class Where:
             if field[0] in CONFIG:
                 if not any(e.has(field) for e in entries):
                     raise self._problem(
-                        node, f"no checkpoint has {'.'.join(field)!r}; show RUN tells what there is"
+                        node,
+                        f"no checkpoint has {'.'.join(field)!r}; `checkpoints show RUN` tells what there is",
                     )
                 continue
             name = ".".join(field[1:] if field[0] == "metrics" and len(field) > 1 else field)

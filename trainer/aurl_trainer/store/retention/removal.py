@@ -71,7 +71,7 @@ def all_but_best(location: Location, run: str, count: int, by: Mapping[str, floa
     whole = [c for c in found if c.name in valid and c.at is not None]
     newest = sorted(whole, key=lambda c: c.name.age, reverse=True)
     rated = best_first(whole, by)
-    order = [c.name for c in rated] + [c.name for c in newest if c not in rated]
+    order = list(dict.fromkeys(c.name for c in [*rated, *newest]))
     names = {c.name for c in found}
     stay = set(_first_whole(store, order, min(count, len(rated)) if rated else count))
     gone = names - stay - set(store.tags().values())

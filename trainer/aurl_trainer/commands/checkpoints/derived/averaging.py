@@ -78,6 +78,7 @@ def average(
       aurl sample runs/bach-average-1200
     """
     from aurl_trainer.checkpoint.averaging import check_alike, check_free, in_order, mean, save_mean
+    from aurl_trainer.commands.held_out import finite
     from aurl_trainer.store.location.place import shown
 
     parents = in_order(_parents(checkpoints, last, which_weights(weights)))
@@ -122,11 +123,6 @@ def average(
         others = "the run validates on another number of them"
         typer.echo(said + (others if all(map(math.isfinite, nlls)) else "not all are numbers"))
     typer.echo(f"saved at {shown(place)}, as step {saved.step}")
-
-
-def finite(value: float) -> float | None:
-    """JSON has no other numbers."""
-    return value if math.isfinite(value) else None
 
 
 def _parents(checkpoints: Sequence[Reference], last: int | None, weights: Weights) -> list[Parent]:
